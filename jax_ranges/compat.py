@@ -1,0 +1,202 @@
+"""What differs between JAX releases, or is not public: the only module that knows.
+
+Everything else in the package speaks to JAX through its public interface and through the
+functions below. Each use of something undocumented says why there is no public way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import os
+import re
+import sysconfig
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+from jax.extend import source_info_util as siu
+from jax.extend.core import JaxprEqn, Literal
+
+OLDEST = (0, 10, 2)
+
+
+def require_supported(version: str) -> None:
+    """Raise ImportError if JAX `version` ("0.10.2") is older than the oldest that is tested."""
+    found = tuple(int(n) for n in re.findall(r"\d+", version)[:3])
+    if found < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        raise ImportError(
+            f"jax_ranges needs jax >= {oldest}, and jax {version} is installed. "
+            f"Upgrade it: pip install -U 'jax>={oldest}'"
+        )
+
+
+require_supported(jax.__version__)
+
+
+# -- programs ---------------------------------------------------------------------------------
+
+
+def opened(jaxpr: Any) -> tuple[Any, tuple[Any, ...]]:
+    """The equations of an open or closed jaxpr, and its constants.
+
+    `ClosedJaxpr` and `Jaxpr` became one class in jax 0.12, so there is no type to ask for.
+    """
+    return getattr(jaxpr, "jaxpr", jaxpr), tuple(getattr(jaxpr, "consts", ()))
+
+
+@contextlib.contextmanager
+def in_equation(eqn: JaxprEqn, scope: str | None = None) -> Iterator[None]:
+    """Whatever is traced inside is attributed to `eqn`: its scopes, its user's line, its context."""
+    stack = siu.current_name_stack() + eqn.source_info.name_stack
+    if scope is not None:
+        stack = stack.extend(scope)
+    with siu.user_context(eqn.source_info.traceback, name_stack=stack), eqn.ctx.manager:
+        yield
+
+
+def bind(eqn: JaxprEqn, values: Sequence[Any]) -> list[Any]:
+    """Run one equation on new operands, exactly as `jax.core.eval_jaxpr` does."""
+    out = eqn.primitive.bind(*values, **eqn.primitive.get_bind_params(eqn.params))
+    return list(out) if eqn.primitive.multiple_results else [out]
+
+
+def scan_counts(eqn: JaxprEqn) -> tuple[int, int]:
+    """How many of a scan's operands are constants, and how many are carried."""
+    params = eqn.params
+    if "ft_in" in params:  # since 0.12 the operands' grouping is a tree
+        consts, carry, _ = params["ft_in"].unpack()
+        return len(consts), len(carry)
+    return params["num_consts"], params["num_carry"]
+
+
+def composite_program(eqn: JaxprEqn) -> Any:
+    """The decomposition of a composite: `jaxpr` until 0.12, `call_jaxpr` since."""
+    params = eqn.params
+    return params["call_jaxpr"] if "call_jaxpr" in params else params["jaxpr"]
+
+
+def jit_like(eqn: JaxprEqn, fun: Callable[..., Any]) -> Callable[..., Any]:
+    """`jax.jit` of `fun` with everything that the jit equation `eqn` was made with.
+
+    `fun` takes the equation's operands and returns (its results, anything more).
+    """
+    params = eqn.params
+    options: dict[str, Any] = {
+        "donate_argnums": [i for i, donated in enumerate(params["donated_invars"]) if donated],
+        "keep_unused": params["keep_unused"],
+        "inline": params["inline"],
+        "compiler_options": dict(params["compiler_options_kvs"]) or None,
+    }
+    ins = _placements(params["in_shardings"], params["in_layouts"])
+    outs = _placements(params["out_shardings"], params["out_layouts"])
+    if any(place is not None for place in ins):
+        options["in_shardings"] = ins
+    if any(place is not None for place in outs):
+        options["out_shardings"] = (list(outs), None)
+    fun.__name__ = fun.__qualname__ = params["name"]
+    return jax.jit(fun, **options)
+
+
+def _placements(shardings: Sequence[Any], layouts: Sequence[Any]) -> tuple[Any, ...]:
+    from jax.experimental.layout import Format
+
+    # The mark for "left to the compiler" has no public name; `jax.jit` spells it None.
+    placed = [s if isinstance(s, jax.sharding.Sharding) else None for s in shardings]
+    return tuple(
+        place if layout is None else Format(layout, place)
+        for place, layout in zip(placed, layouts, strict=True)
+    )
+
+
+def static_arguments(fun: Callable[..., Any]) -> tuple[frozenset[int], frozenset[str]]:
+    """The positions and names that a jitted `fun` takes as static; empty for other functions.
+
+    A jitted function has no public attribute that says so. Where a release drops this one,
+    Python floats given as static arguments are traced, and jax.jit says that it cannot.
+    """
+    info = getattr(fun, "_jit_info", None)
+    argnums = getattr(info, "static_argnums", None) or ()
+    argnames = getattr(info, "static_argnames", None) or ()
+    return frozenset(argnums), frozenset(argnames)
+
+
+def retyped(value: Any, aval: Any) -> Any:
+    """`value` with the weak type that `aval` has."""
+    if not isinstance(aval, jax.core.ShapedArray) or not hasattr(value, "weak_type"):
+        return value
+    if value.weak_type == aval.weak_type:
+        return value
+    # jax.lax.convert_element_type never makes a weak type; its primitive does.
+    return jax.lax.convert_element_type_p.bind(
+        value, new_dtype=aval.dtype, weak_type=aval.weak_type, sharding=None
+    )
+
+
+def is_literal(atom: Any) -> bool:
+    return isinstance(atom, Literal)
+
+
+def is_traced(value: Any) -> bool:
+    return isinstance(value, jax.core.Tracer)
+
+
+# -- meshes -----------------------------------------------------------------------------------
+
+
+def manual_axes() -> tuple[str, ...]:
+    """The mesh axes over which the code being traced runs once a device (inside shard_map)."""
+    return tuple(jax.sharding.get_abstract_mesh().manual_axes)
+
+
+def varying(tree: Any, axes: tuple[str, ...]) -> Any:
+    """The same values, of the type that says that they vary along these manual axes."""
+    if not axes:
+        return tree
+    return jax.tree.map(lambda leaf: _varying(leaf, axes), tree)
+
+
+def _varying(leaf: Any, axes: tuple[str, ...]) -> Any:
+    missing = tuple(axis for axis in axes if axis not in jax.typeof(leaf).vma)
+    return jax.lax.pcast(leaf, missing, to="varying") if missing else leaf
+
+
+# -- where the user wrote it ------------------------------------------------------------------
+
+_JAX = os.path.dirname(jax.__file__) + os.sep
+_OWN = os.path.dirname(__file__) + os.sep
+_STDLIB = (sysconfig.get_path("stdlib") + os.sep, os.path.dirname(inspect.__file__) + os.sep)
+_INSTALLED = (os.sep + "site-packages" + os.sep, os.sep + "dist-packages" + os.sep)
+
+
+@functools.cache
+def _frame_kind(file: str) -> str:
+    """"user" for the user's own file, "library" for an installed package, "" for the machinery."""
+    installed = any(part in file for part in _INSTALLED)
+    if file.startswith((_JAX, _OWN)) or (file.startswith(_STDLIB) and not installed):
+        return ""
+    return "library" if installed else "user"
+
+
+def user_line(eqn: JaxprEqn) -> str:
+    """`file:line` of the innermost frame of the user's own code that made the equation.
+
+    Where all of it is installed packages (a model from a library), their innermost frame; an
+    empty string where there is no traceback at all.
+    """
+    traceback = eqn.source_info.traceback
+    return "" if traceback is None else _user_line(traceback)
+
+
+@functools.lru_cache(maxsize=4096)
+def _user_line(traceback: Any) -> str:
+    fallback = ""
+    for frame in traceback.frames:
+        kind = _frame_kind(frame.file_name)
+        if kind == "user":
+            return f"{frame.file_name}:{frame.line_num}"
+        if kind == "library" and not fallback:
+            fallback = f"{frame.file_name}:{frame.line_num}"
+    return fallback

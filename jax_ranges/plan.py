@@ -1,0 +1,468 @@
+"""The plan: which sites a program has, and how the range of each is to be had.
+
+Planning is static. It walks a jaxpr once, inner programs included, and gives every output of
+every equation a name and an expression: either the value is a *source*, whose statistic is
+taken in the graph, or its range follows from sources (see `derive`). Selection then keeps the
+sources that the chosen sites need; the interpreter measures those and nothing else.
+
+The result is a tree of `Frame`s that mirrors the tree of programs, which the interpreter
+follows, and a `Layout`, which says where in the packed results each site's state lies.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import source_info_util as siu
+
+from jax_ranges import compat
+from jax_ranges.derive import PAIRWISE, SETTLED, Chain, Expr, Known, derived
+from jax_ranges.packing import Group, Layout, Slot, group_of
+from jax_ranges.rules import RULES, Program
+from jax_ranges.site import Names, Select, Site, chosen
+from jax_ranges.stats import Extrema, MinMax, Statistic, extrema_of
+
+
+@dataclass(eq=False)
+class Source:
+    """A value whose statistics can be taken while the program runs.
+
+    Attributes:
+      index: its place among all sources, by which chains refer to it.
+      label: the names of what it is (one, or several for the result of a cond).
+      dtype, elements: of the value.
+      lead: the trip counts of the stacked loops around it, outermost first.
+      known: makes the state of MinMax, where that is known when planning (constants, iota).
+      frozen: it depends on constants only, so XLA would fold its reductions while compiling,
+        at seconds each; the interpreter hides it from that.
+      wanted: the indices of the statistics that are to be taken.
+    """
+
+    index: int
+    label: tuple[str, ...]
+    dtype: np.dtype
+    elements: int
+    lead: tuple[int, ...]
+    known: Callable[[], Extrema] | None = None
+    frozen: bool = False
+    wanted: set[int] = field(default_factory=set)
+
+    def signature(self) -> tuple[Any, ...]:
+        """What the interpreter does about it, as a hashable value."""
+        known = None if self.known is None else tuple(np.asarray(x).tobytes() for x in self.known())
+        return (str(self.dtype), known, self.frozen, tuple(sorted(self.wanted)))
+
+
+@dataclass(eq=False)
+class Equation:
+    """One equation, the outputs of it to measure, and the frames of its inner programs."""
+
+    eqn: Any
+    outputs: list[tuple[int, Source]] = field(default_factory=list)
+    frames: tuple[Frame, ...] = ()
+    dead: tuple[Any, ...] = ()
+
+    @property
+    def measures(self) -> bool:
+        """Whether anything is measured in its inner programs."""
+        return any(frame.sources for frame in self.frames)
+
+
+@dataclass(eq=False)
+class Frame:
+    """One (inner) program: its equations, and the sources among its constants and inputs.
+
+    `sources` lists all that are wanted in it and in the frames inside, in the order in which
+    the interpreter returns their states.
+    """
+
+    jaxpr: Any
+    consts: tuple[Any, ...]
+    lead: tuple[int, ...]
+    stacks: bool = False
+    known: list[Source] = field(default_factory=list)
+    inputs: list[tuple[int, Source]] = field(default_factory=list)
+    equations: list[Equation] = field(default_factory=list)
+    sources: tuple[Source, ...] = ()
+
+    def settle(self) -> tuple[Source, ...]:
+        """Drop the sources that nobody wants; returns (and keeps) the others, in order."""
+        self.known = [source for source in self.known if source.wanted]
+        self.inputs = [(i, source) for i, source in self.inputs if source.wanted]
+        found = [*self.known, *(source for _, source in self.inputs)]
+        for equation in self.equations:
+            for frame in equation.frames:
+                found += frame.settle()
+            equation.outputs = [(i, source) for i, source in equation.outputs if source.wanted]
+            found += [source for _, source in equation.outputs]
+        self.sources = tuple(found)
+        return self.sources
+
+    def signature(self) -> tuple[Any, ...]:
+        """What the interpreter does about its sources, as a hashable value.
+
+        Two frames of one jaxpr with the same signature run alike.
+        """
+        return (
+            tuple(source.signature() for source in self.known),
+            tuple((i, source.signature()) for i, source in self.inputs),
+            tuple(
+                (
+                    n,
+                    tuple((i, source.signature()) for i, source in equation.outputs),
+                    tuple(frame.signature() for frame in equation.frames),
+                )
+                for n, equation in enumerate(self.equations)
+                if equation.outputs or equation.measures
+            ),
+        )
+
+
+@dataclass(slots=True)
+class Value:
+    """What is known of a variable while planning.
+
+    Attributes:
+      known: its range as far as it follows; None for what has no range (keys, tokens, refs).
+      source: itself as a source, for the statistics that cannot be derived.
+      feeds: the names of the sites, inputs or constants that it comes from.
+      frozen: it depends on constants only.
+      array: itself, for a captured constant.
+    """
+
+    known: Known | None
+    source: Source | None
+    feeds: tuple[str, ...] = ()
+    frozen: bool = False
+    array: Any = None
+
+
+class Planner:
+    """Walks programs; collects the sites, and for each of them the value it measures."""
+
+    def __init__(self, loops: str, inputs: bool):
+        self.loops = loops
+        self.inputs = inputs
+        self.names = Names()
+        self.sites: list[Site] = []
+        self.values: list[Value] = []
+        self.sources: list[Source] = []
+        self.stack = siu.new_name_stack()
+        self.lead: tuple[int, ...] = ()
+        self.captures = 0  # constants met so far
+
+    def fresh(self, aval: Any, feeds: tuple[str, ...], frozen: bool = False) -> Value:
+        """A value of which nothing is known but its type: a source of its own."""
+        if not is_measurable(aval):
+            return Value(None, None, feeds, frozen)
+        dtype = np.dtype(aval.dtype)
+        source = Source(len(self.sources), feeds, dtype, math.prod(aval.shape), self.lead, frozen=frozen)
+        self.sources.append(source)
+        return Value(Known((Chain(source.index),), dtype), source, feeds, frozen)
+
+    def argument(self, frame: Frame, position: int, aval: Any, feeds: tuple[str, ...]) -> Value:
+        """An input of a frame, to be measured there if anything needs its range."""
+        value = self.fresh(aval, feeds)
+        if value.source is not None:
+            frame.inputs.append((position, value.source))
+        return value
+
+    def captured(self, frame: Frame, position: int, aval: Any, array: Any) -> Value:
+        """A constant that the program captured (an input like others, if it is a tracer)."""
+        name = f"const/{self.captures}"
+        self.captures += 1
+        value = self.argument(frame, position, aval, (name,))
+        if value.source is not None and not compat.is_traced(array) and _addressable(array):
+            value.source.known = functools.cache(lambda: extrema_of(array))
+            value.source.frozen = value.frozen = True
+            value.array = array
+        if self.inputs:
+            self.add_site(Site(name, "const", 0, *_shape_dtype(aval)), value)
+        return value
+
+    def literal(self, frame: Frame, atom: Any) -> Value:
+        value = self.fresh(atom.aval, (), frozen=True)
+        if value.known is not None and value.source is not None:
+            array = np.asarray(atom.val, value.known.dtype)
+            value.source.known = functools.cache(lambda: extrema_of(array))
+            value.known = replace(value.known, literal=array[()] if array.ndim == 0 else None)
+            frame.known.append(value.source)
+        return value
+
+    def add_site(self, site: Site, value: Value) -> None:
+        if value.known is not None:
+            self.sites.append(site)
+            self.values.append(value)
+
+    # -- programs -------------------------------------------------------------------------
+
+    def program(self, frame: Frame, arguments: Sequence[Value]) -> list[Value]:
+        """Plan a frame's program; returns what is known of its outputs."""
+        jaxpr = frame.jaxpr
+        env: dict[Any, Value] = dict(zip(jaxpr.invars, arguments, strict=True))
+        for i, (var, const) in enumerate(zip(jaxpr.constvars, frame.consts, strict=True)):
+            env[var] = self.captured(frame, i, var.aval, const)
+
+        def read(atom: Any) -> Value:
+            return self.literal(frame, atom) if compat.is_literal(atom) else env[atom]
+
+        for eqn, dead in zip(jaxpr.eqns, _last_uses(jaxpr), strict=True):
+            equation = Equation(eqn, dead=dead)
+            frame.equations.append(equation)
+            plan = self.inner if eqn.primitive.name in RULES else self.plain
+            results = plan(equation, [read(atom) for atom in eqn.invars])
+            env.update(zip(eqn.outvars, results, strict=True))
+        return [read(atom) for atom in jaxpr.outvars]
+
+    def plain(self, equation: Equation, operands: list[Value]) -> list[Value]:
+        """An equation without inner programs, or with such as no rule knows: outputs are sites."""
+        eqn = equation.eqn
+        if not any(is_measurable(var.aval) for var in eqn.outvars):
+            feeds = _feeds(operands)
+            return [self.fresh(var.aval, feeds) for var in eqn.outvars]
+        scope = str(self.stack + eqn.source_info.name_stack)
+        primitive = eqn.primitive.name
+        base = self.names.claim(f"{scope}/{primitive}" if scope else primitive)
+        line, feeds, backward = compat.user_line(eqn), _feeds(operands), "transpose(" in scope
+        values = []
+        for i, var in enumerate(eqn.outvars):
+            name = f"{base}[{i}]" if i else base
+            value = self.result(equation, i, name, operands)
+            if value.known is not None:
+                site = Site(name, primitive, i, *_shape_dtype(var.aval), line, feeds, backward)
+                self.add_site(site, value)
+            values.append(value)
+        return values
+
+    def result(self, equation: Equation, i: int, name: str, operands: list[Value]) -> Value:
+        """Output `i` of a plain equation: measured, unless its range follows or is known."""
+        eqn = equation.eqn
+        aval = eqn.outvars[i].aval
+        frozen = not eqn.effects and all(operand.frozen for operand in operands)
+        value = self.fresh(aval, (name,), frozen)
+        if value.known is None or value.source is None:
+            return value
+        equation.outputs.append((i, value.source))
+        primitive = eqn.primitive.name
+        chosen_operands = [operands[i]] if primitive in PAIRWISE else operands
+        known = [operand.known for operand in chosen_operands if operand.known is not None]
+        follows = None
+        if 0 in aval.shape:
+            value.source.known = functools.partial(MinMax().identity, value.source.dtype)
+        elif primitive == "iota":
+            value.source.known = iota_extrema(eqn.params)
+        elif primitive == "slice" and operands[0].array is not None:
+            value.array = _sliced(operands[0].array, eqn.params)
+            value.source.known = functools.cache(lambda: extrema_of(value.array))
+        elif len(known) == len(chosen_operands):
+            follows = derived(primitive, eqn.params, known, aval)
+        value.known = follows or replace(value.known, settled=primitive in SETTLED)
+        return value
+
+    def inner(self, equation: Equation, operands: list[Value]) -> list[Value]:
+        """An equation whose inner programs are traced: it is not itself a site."""
+        eqn = equation.eqn
+        returned: list[list[tuple[Value, bool]]] = [[] for _ in eqn.outvars]
+        saved = self.stack, self.lead
+        frames = []
+        for program in RULES[eqn.primitive.name].programs(eqn, self.loops):
+            self.stack = saved[0] + eqn.source_info.name_stack
+            for scope in program.scopes:
+                self.stack = self.stack.extend(scope)
+            stacks = program.trips is not None
+            self.lead = (*saved[1], program.trips) if stacks else saved[1]
+            frame = Frame(*compat.opened(program.jaxpr), self.lead, stacks)
+            frames.append(frame)
+            outs = self.program(frame, self.entering(frame, program, operands))
+            for value, link in zip(outs, program.results, strict=True):
+                if link.index is not None:
+                    returned[link.index].append((value, link.exact))
+        self.stack, self.lead = saved
+        equation.frames = tuple(frames)
+        return [self.leaving(equation, i, found) for i, found in enumerate(returned)]
+
+    def entering(self, frame: Frame, program: Program, operands: list[Value]) -> list[Value]:
+        arguments = []
+        for i, (var, link) in enumerate(zip(frame.jaxpr.invars, program.operands, strict=True)):
+            outer = operands[link.index]
+            if not link.exact or outer.known is None:
+                outer = self.argument(frame, len(frame.consts) + i, var.aval, outer.feeds)
+            arguments.append(outer)
+        return arguments
+
+    def leaving(self, equation: Equation, i: int, found: list[tuple[Value, bool]]) -> Value:
+        if len(found) == 1 and found[0][1]:
+            return found[0][0]
+        value = self.fresh(equation.eqn.outvars[i].aval, _feeds([value for value, _ in found]))
+        if value.source is not None:
+            equation.outputs.append((i, value.source))
+        return value
+
+
+def _feeds(values: Sequence[Value]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for value in values for name in value.feeds))
+
+
+def _shape_dtype(aval: Any) -> tuple[tuple[int, ...], np.dtype]:
+    return tuple(aval.shape), np.dtype(aval.dtype)
+
+
+def _last_uses(jaxpr: Any) -> list[tuple[Any, ...]]:
+    """For each equation the variables that nothing after it reads, its own results included."""
+    used = {atom for atom in jaxpr.outvars if not compat.is_literal(atom)}
+    last = []
+    for eqn in reversed(jaxpr.eqns):
+        here = {v for v in (*eqn.invars, *eqn.outvars) if not compat.is_literal(v)}
+        last.append(tuple(here - used))
+        used |= here
+    return last[::-1]
+
+
+def is_measurable(aval: Any) -> bool:
+    """Arrays of numbers are; PRNG keys, tokens, refs and float0 are not."""
+    if not isinstance(aval, jax.core.ShapedArray) or jnp.issubdtype(aval.dtype, jax.dtypes.extended):
+        return False
+    return aval.dtype == np.dtype(bool) or (
+        aval.dtype != jax.dtypes.float0 and bool(jnp.issubdtype(aval.dtype, np.number))
+    )
+
+
+def _addressable(array: Any) -> bool:
+    return not isinstance(array, jax.Array) or array.is_fully_addressable
+
+
+def _sliced(array: Any, params: dict[str, Any]) -> Any:
+    start, limit = params["start_indices"], params["limit_indices"]
+    strides = params["strides"] or (1,) * len(start)
+    return array[tuple(map(slice, start, limit, strides))]
+
+
+def iota_extrema(params: dict[str, Any]) -> Callable[[], Extrema]:
+    last = params["shape"][params["dimension"]] - 1
+    return functools.cache(lambda: extrema_of(np.array([0, last]).astype(params["dtype"])))
+
+
+# -- the plan as a whole ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Row:
+    """How one site's range is had: `how` is "measured", "derived" or "constant".
+
+    `why` says from what it is derived and by which operations; `elements` is the number of
+    elements that a reduction reads for it, at each execution, 0 where it is free.
+    """
+
+    site: Site
+    how: str
+    why: str
+    elements: int
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Which sites a program has, which of them cost a reduction and which are free, and why.
+
+    Made by `jr.plan(f)(*args)`; `ranges` follows the same plan. Printing it shows the table.
+
+    Attributes:
+      sites: the sites selected, in program order.
+      rows: one for each of them.
+      reductions: how many values are reduced in the graph.
+    """
+
+    frame: Frame
+    layout: Layout
+    rows: tuple[Row, ...]
+    reductions: int
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        return self.layout.sites
+
+    def __rich__(self) -> Any:
+        from jax_ranges.report.tables import plan_table
+
+        return plan_table(self)
+
+    def __repr__(self) -> str:
+        from jax_ranges.report.tables import plain
+
+        return plain(self)
+
+
+def make_plan(
+    jaxpr: Any, inputs: Sequence[str], stats: tuple[Statistic, ...], select: Select,
+    with_inputs: bool, loops: str,
+) -> Plan:
+    """Plan a closed jaxpr whose inputs have these names (`input/...`)."""
+    planner = Planner(loops, with_inputs)
+    opened, consts = compat.opened(jaxpr)
+    frame = Frame(opened, consts, ())
+    arguments = []
+    for i, (var, name) in enumerate(zip(opened.invars, inputs, strict=True)):
+        value = planner.argument(frame, len(consts) + i, var.aval, (name,))
+        if with_inputs and value.known is not None:
+            planner.add_site(Site(name, "input", 0, *_shape_dtype(var.aval)), value)
+        arguments.append(value)
+    planner.program(frame, arguments)
+    picked = chosen(planner.sites, select)
+    places = [[_places(planner, i, stat) for i in picked] for stat in stats]
+    for k, of_stat in enumerate(places):
+        for chain in (chain for chains in of_stat for chain in chains):
+            planner.sources[chain.source].wanted.add(k)
+    frame.settle()
+    layout = _layout(frame, stats, tuple(planner.sites[i] for i in picked), places)
+    rows = tuple(_row(planner, i) for i in picked)
+    reductions = sum(source.known is None for source in frame.sources)
+    return Plan(frame, layout, rows, reductions)
+
+
+def _places(planner: Planner, site: int, stat: Statistic) -> Expr:
+    """How the state of a statistic at a site is had; only ranges can be derived."""
+    value = planner.values[site]
+    assert value.known is not None and value.source is not None
+    return value.known.expr if isinstance(stat, MinMax) else (Chain(value.source.index),)
+
+
+def _layout(
+    frame: Frame, stats: tuple[Statistic, ...], sites: tuple[Site, ...], places: list[list[Expr]]
+) -> Layout:
+    groups: dict[Group, int] = {}
+    slots: dict[tuple[int, int], Slot] = {}
+    filled: list[int] = []
+    for source in frame.sources:
+        for k in sorted(source.wanted):
+            group = replace(group_of(stats, k, source.dtype), lead=source.lead)
+            g = groups.setdefault(group, len(groups))
+            filled += [0] * (g == len(filled))
+            slots[k, source.index] = Slot(g, filled[g])
+            filled[g] += 1
+    placed = tuple(
+        tuple(tuple(replace(c, source=slots[k, c.source]) for c in chains) for chains in of_stat)
+        for k, of_stat in enumerate(places)
+    )
+    return Layout(stats, sites, tuple(groups), placed)
+
+
+def _row(planner: Planner, site: int) -> Row:
+    value = planner.values[site]
+    assert value.known is not None and value.source is not None
+    chains = value.known.expr
+    origins = [planner.sources[chain.source] for chain in chains]
+    if all(origin.known is not None for origin in origins):
+        return Row(planner.sites[site], "constant", "known before the program runs", 0)
+    if origins == [value.source] and not chains[0].steps:
+        return Row(planner.sites[site], "measured", "", value.source.elements)
+    parts = []
+    for chain, origin in zip(chains, origins, strict=True):
+        steps = ", ".join(map(str, chain.steps)) or "the same values"
+        parts.append(f"{' or '.join(origin.label) or 'a literal'}: {steps}")
+    return Row(planner.sites[site], "derived", "; ".join(parts), 0)

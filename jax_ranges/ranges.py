@@ -1,0 +1,423 @@
+"""`Ranges`: what was seen at the sites of a program. A mapping, and a pytree."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_ranges import compat
+from jax_ranges.derive import Chain, apply
+from jax_ranges.packing import Block, Group, Layout, Slot, group_of, join
+from jax_ranges.site import Select, Site, chosen
+from jax_ranges.stats import Extrema, MinMax, Statistic, limits
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class Range:
+    """The values seen at one site.
+
+    Scalars, or arrays with one element an example (under vmap) or an iteration (stacked
+    loops). numpy outside of jit, traced inside.
+
+    Attributes:
+      min, max: of all values that are not NaN, ±inf included. Integers and booleans in their
+        own dtype, float64 in float64, other floats in float32.
+      nan: whether some value was NaN.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import jax_ranges as jr
+      >>> _, ranges = jr.ranges(jnp.log)(jnp.array([0.0, 1.0, -1.0]))
+      >>> ranges["log"]
+      Range(min=-inf, max=0.0, nan=True)
+    """
+
+    min: Any
+    max: Any
+    nan: Any
+
+    @property
+    def observed(self) -> Any:
+        """Whether any value was seen. If not, min > max: the identity of merging."""
+        return self.nan | (self.min <= self.max)
+
+    def merge(self, other: Range) -> Range:
+        """The range of what was seen in either: least min, largest max, any nan."""
+        xp = jnp if compat.is_traced(self.min) or compat.is_traced(other.min) else np
+        return Range(
+            xp.minimum(self.min, other.min), xp.maximum(self.max, other.max), self.nan | other.nan
+        )
+
+    __or__ = merge
+
+    def __eq__(self, other: object) -> Any:
+        """Same values of the same dtypes (arrays: all of them); traced ranges cannot be compared."""
+        if not isinstance(other, Range):
+            return NotImplemented
+        return all(
+            np.asarray(a).dtype == np.asarray(b).dtype and np.array_equal(a, b)
+            for a, b in zip(*(jax.tree.leaves(r) for r in (self, other)), strict=True)
+        )
+
+    def __repr__(self) -> str:
+        if any(compat.is_traced(x) or not isinstance(x, np.generic) for x in (self.min, self.max)):
+            return f"Range(min={self.min}, max={self.max}, nan={self.nan})"
+        if not self.observed:
+            return "Range(not observed)"
+        return f"Range(min={self.min!s}, max={self.max!s}, nan={bool(self.nan)})"
+
+
+class UnknownSite(KeyError):
+    """No site of that name."""
+
+    def __str__(self) -> str:  # KeyError would show the message's repr
+        return str(self.args[0])
+
+
+@jax.tree_util.register_pytree_node_class
+class Ranges(Mapping[str, Range]):
+    """The ranges of a program's sites, by name, in program order.
+
+    A pytree of a handful of arrays that goes through jit, scan, cond, vmap and device_put, and a
+    mapping from site names to `Range`s. Ranges of two runs, batches or hosts merge with `|`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import jax_ranges as jr
+      >>> f = jr.ranges(lambda x: jnp.exp(x) - 1)
+      >>> _, first = f(jnp.array([0.0, 1.0]))
+      >>> _, second = f(jnp.array([-1.0, 0.5]))
+      >>> list(first)
+      ['exp', 'sub']
+      >>> (first | second)["exp"].min
+      np.float32(0.36787945)
+      >>> first["ex"]
+      Traceback (most recent call last):
+      ...
+      jax_ranges.ranges.UnknownSite: no site 'ex'; the nearest are 'exp'
+    """
+
+    def __init__(self, block: Block, layout: Layout):
+        self._arrays = [leaf for group in layout.groups for leaf in block.states[group]]
+        self._layout = layout
+
+    # -- pytree ---------------------------------------------------------------------------
+
+    def tree_flatten(self) -> tuple[Any, Layout]:
+        return self._arrays, self._layout
+
+    @classmethod
+    def tree_unflatten(cls, layout: Layout, arrays: Any) -> Ranges:
+        self = object.__new__(cls)
+        self._arrays, self._layout = list(arrays), layout
+        return self
+
+    # -- mapping --------------------------------------------------------------------------
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The sites, in program order: inner programs at the place of their equation."""
+        return self._layout.sites
+
+    @property
+    def stats(self) -> tuple[Statistic, ...]:
+        """The statistics that were taken."""
+        return self._layout.stats
+
+    def __iter__(self) -> Iterator[str]:
+        return (site.name for site in self.sites)
+
+    def __len__(self) -> int:
+        return len(self.sites)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._layout.index
+
+    def __getitem__(self, name: str) -> Range:
+        return self._range(self._find(name))
+
+    def _find(self, name: str) -> int:
+        index = self._layout.index.get(name)
+        if index is None:
+            near = _nearest(name, list(self))
+            hint = "; the nearest are " + ", ".join(map(repr, near)) if near else ""
+            raise UnknownSite(f"no site {name!r}{hint}")
+        return index
+
+    def _range(self, index: int) -> Range:
+        k = self._statistic(lambda stat: isinstance(stat, MinMax), "MinMax()")
+        site = self.sites[index]
+        parts = [self._image(chain, site) for chain in self._layout.places[k][index]]
+        return functools.reduce(Range.merge, parts)
+
+    def _image(self, chain: Chain, site: Site) -> Range:
+        """The range of one chain's result, in the site's own dtype if that is an integer."""
+        state = self._state(chain.source)
+        xp = jnp if compat.is_traced(state.min) else np
+        lo, hi = apply(chain, state.min, state.max, xp)
+        nan = xp.zeros(lo.shape, bool) if state.nan is None else state.nan
+        if not jnp.issubdtype(site.dtype, jnp.inexact):
+            least, most = limits(site.dtype)
+            unseen = lo > hi
+            lo = xp.where(unseen, most, lo).astype(site.dtype)
+            hi = xp.where(unseen, least, hi).astype(site.dtype)
+        return Range(lo, hi, nan) if xp is jnp else Range(lo[()], hi[()], nan[()])
+
+    def _state(self, slot: Slot) -> Any:
+        group = self._layout.groups[slot.group]
+        first = sum(len(g.leaves) for g in self._layout.groups[: slot.group])
+        leaves = []
+        for array, (shape, _) in zip(self._arrays[first:], group.leaves, strict=False):
+            if not compat.is_traced(array):
+                array = np.asarray(array)
+            leaves.append(array[(..., slot.position, *[slice(None)] * len(shape))])
+        return group.treedef.unflatten(leaves)
+
+    def _statistic(self, wanted: Callable[[Statistic], bool], what: str) -> int:
+        for k, stat in enumerate(self.stats):
+            if wanted(stat):
+                return k
+        raise ValueError(f"{what} was not among the statistics taken: {self.stats}")
+
+    def state(self, name: str, stat: Statistic) -> Any:
+        """The state of a statistic at a site, as `stat.measure` makes it.
+
+        Shapes are those of the statistic, with the leading axes of vmap and stacked loops. For
+        `MinMax` read `ranges[name]` instead: there derived ranges are computed.
+        """
+        if isinstance(stat, MinMax):
+            found = self[name]
+            return Extrema(found.min, found.max, found.nan)
+        k = self._statistic(lambda own: own == stat, repr(stat))
+        (chain,) = self._layout.places[k][self._find(name)]
+        return self._state(chain.source)
+
+    # -- merging, selecting, reducing -----------------------------------------------------
+
+    def _block(self) -> Block:
+        arrays = iter(self._arrays)
+        return Block({g: [next(arrays) for _ in g.leaves] for g in self._layout.groups})
+
+    def merge(self, other: Ranges) -> Ranges:
+        """What was seen in either, by site name; sites that are in one only are kept.
+
+        Associative, commutative and idempotent. The ranges of programs that differ are merged
+        site by site; ValueError if a site is stacked over a loop in one of them only.
+        """
+        if not isinstance(other, Ranges):
+            raise TypeError(f"ranges merge with ranges; got {type(other).__name__}")
+        if self._layout == other._layout:
+            stats = self._layout.stats
+            return Ranges(self._block().merge(other._block(), stats), self._layout)
+        return _merge_by_name(self, other)
+
+    def __or__(self, other: Ranges) -> Ranges:
+        return self.merge(other) if isinstance(other, Ranges) else NotImplemented
+
+    def select(self, select: Select) -> Ranges:
+        """Only the sites that `select` (see `jr.ranges`) selects; ValueError if there is none."""
+        picked = chosen(self.sites, select)
+        layout = replace(
+            self._layout,
+            sites=tuple(self.sites[i] for i in picked),
+            places=tuple(tuple(p[i] for i in picked) for p in self._layout.places),
+        )
+        return Ranges(self._block(), layout)
+
+    def reduce(self, mask: Any = None) -> Ranges:
+        """Merge the leading axes: the examples of vmap, the iterations of stacked loops.
+
+        mask: booleans of the shape of the leading axes, or of the first of them; what it leaves
+          out (padding) does not count. Sites without leading axes stay as they are.
+
+        Example:
+          >>> import jax, jax.numpy as jnp
+          >>> import jax_ranges as jr
+          >>> _, ranges = jax.vmap(jr.ranges(jnp.square))(jnp.array([1.0, 2.0, 30.0]))
+          >>> ranges.reduce(mask=jnp.array([True, True, False]))["square"]
+          Range(min=1.0, max=4.0, nan=False)
+        """
+        blocks, moved, filled = [], {}, {}
+        for g, (group, leaves) in enumerate(self._block().states.items()):
+            stat = self.stats[group.stat]
+            axes = leaves[0].ndim - 1 - len(group.leaves[0][0])
+            state = group.treedef.unflatten([jnp.asarray(leaf) for leaf in leaves])
+            if mask is not None and axes:
+                state = _masked(stat, group, state, axes, mask)
+            flat = replace(group, lead=())
+            blocks.append(Block({flat: jax.tree.leaves(stat.reduce(state, axes))}))
+            moved[g] = (flat, filled.get(flat, 0))
+            filled[flat] = filled.get(flat, 0) + leaves[0].shape[axes]
+        groups = tuple(filled)
+
+        def move(slot: Slot) -> Slot:
+            flat, offset = moved[slot.group]
+            return Slot(groups.index(flat), slot.position + offset)
+
+        places = tuple(
+            tuple(tuple(replace(c, source=move(c.source)) for c in chains) for chains in of_stat)
+            for of_stat in self._layout.places
+        )
+        return Ranges(join(blocks), replace(self._layout, groups=groups, places=places))
+
+    # -- showing and keeping --------------------------------------------------------------
+
+    def save(self, file: str | os.PathLike[str]) -> None:
+        """Write to a JSON file, exactly and atomically; `jr.load` reads it back."""
+        from jax_ranges.files import save
+
+        save(self, file)
+
+    def __repr__(self) -> str:
+        from jax_ranges.report.tables import summary
+
+        return summary(self)
+
+    def __rich__(self) -> Any:
+        from jax_ranges.report.tables import ranges_table
+
+        return ranges_table(self)
+
+    def _repr_html_(self) -> str:
+        from jax_ranges.report.html import ranges_html
+
+        return ranges_html(self)
+
+
+def _masked(stat: Statistic, group: Group, state: Any, axes: int, mask: Any) -> Any:
+    """The identity where `mask` is False."""
+    mask = jnp.asarray(mask)
+    leaves = jax.tree.leaves(state)
+    lead = leaves[0].shape[:axes]
+    if mask.dtype != bool or mask.shape != lead[: mask.ndim]:
+        raise ValueError(
+            f"the mask must be boolean, of the shape of the leading axes {lead} or of the first "
+            f"of them; got {mask.dtype} of shape {mask.shape}"
+        )
+    nothing = jax.tree.leaves(stat.identity(group.dtype))
+    kept = [
+        jnp.where(mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim)), leaf, empty)
+        for leaf, empty in zip(leaves, nothing, strict=True)
+    ]
+    return group.treedef.unflatten(kept)
+
+
+# -- ranges put together site by site ---------------------------------------------------------
+
+States = dict[Statistic, Any]
+
+
+def from_states(sites: Sequence[Site], states: Sequence[States]) -> Ranges:
+    """Ranges in which each site has states of its own (nothing derived), with any leading axes."""
+    stats = tuple(dict.fromkeys(stat for of_site in states for stat in of_site))
+    groups: dict[Group, int] = {}
+    blocks, places = [], []
+    for k, stat in enumerate(stats):
+        of_stat = []
+        for site, of_site in zip(sites, states, strict=True):
+            chains: tuple[Chain, ...] = ()
+            if stat in of_site:
+                group, leaves = _as_rows(stats, k, site.dtype, of_site[stat])
+                position = groups.get(group, 0)
+                groups[group] = position + 1
+                blocks.append(Block({group: leaves}))
+                chains = (Chain((group, position)),)
+            of_stat.append(chains)
+        places.append(of_stat)
+    order = {group: g for g, group in enumerate(groups)}
+    placed = tuple(
+        tuple(
+            tuple(replace(c, source=Slot(order[c.source[0]], c.source[1])) for c in chains)
+            for chains in of_stat
+        )
+        for of_stat in places
+    )
+    return Ranges(join(blocks), Layout(stats, tuple(sites), tuple(groups), placed))
+
+
+def _as_rows(
+    stats: tuple[Statistic, ...], k: int, dtype: np.dtype, state: Any
+) -> tuple[Group, list[Any]]:
+    group = group_of(stats, k, dtype)
+    leaves = jax.tree.leaves(state)
+    lead = leaves[0].shape[: leaves[0].ndim - len(group.leaves[0][0])]
+    rows = [leaf[(slice(None),) * len(lead) + (None,)] for leaf in leaves]
+    return replace(group, lead=lead), rows
+
+
+def states_of(ranges: Ranges) -> dict[str, tuple[Site, States]]:
+    """For each site all its states; those of MinMax with derivations carried out."""
+    return {
+        site.name: (site, {stat: _state_of(ranges, site, stat) for stat in ranges.stats})
+        for site in ranges.sites
+    }
+
+
+def _state_of(ranges: Ranges, site: Site, stat: Statistic) -> Any:
+    if not isinstance(stat, MinMax):
+        return ranges.state(site.name, stat)
+    return _extrema(ranges[site.name], site.dtype)
+
+
+def _extrema(found: Range, dtype: np.dtype) -> Extrema:
+    """A range as a state of MinMax at a site of this dtype."""
+    empty = MinMax().identity(dtype)
+    xp = jnp if compat.is_traced(found.min) else np
+    unseen = found.min > found.max
+    lo = xp.where(unseen, empty.min, xp.asarray(found.min).astype(empty.min.dtype))
+    hi = xp.where(unseen, empty.max, xp.asarray(found.max).astype(empty.max.dtype))
+    return Extrema(lo, hi, None if empty.nan is None else xp.asarray(found.nan))
+
+
+def _merge_by_name(a: Ranges, b: Ranges) -> Ranges:
+    sites, states = [], []
+    mine, others = states_of(a), states_of(b)
+    for name in dict.fromkeys((*mine, *others)):
+        site, of_site = mine.get(name) or others[name]
+        if name in mine and name in others:
+            site, of_site = _merged_site(mine[name], others[name])
+        sites.append(site)
+        states.append(of_site)
+    return from_states(sites, states)
+
+
+def _merged_site(a: tuple[Site, States], b: tuple[Site, States]) -> tuple[Site, States]:
+    (site, mine), (other, others) = a, b
+    dtype = np.dtype(jnp.promote_types(site.dtype, other.dtype))
+    states = dict(mine)
+    for stat, state in others.items():
+        if stat not in mine:
+            states[stat] = state
+            continue
+        own = mine[stat]
+        if isinstance(stat, MinMax) and site.dtype != other.dtype:
+            own, state = (_extrema(_as_range(s), dtype) for s in (own, state))
+        shapes = [jax.tree.leaves(s)[0].shape for s in (own, state)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"site {site.name!r} has ranges of shape {shapes[0]} in one and {shapes[1]} in the "
+                f"other (stacked loops, or vmap); merge their .reduce() instead"
+            )
+        states[stat] = stat.merge(own, state)
+    return replace(site, dtype=dtype), states
+
+
+def _as_range(state: Extrema) -> Range:
+    xp = jnp if compat.is_traced(state.min) else np
+    nan = xp.zeros(state.min.shape, bool) if state.nan is None else state.nan
+    return Range(state.min, state.max, nan)
+
+
+def _nearest(name: str, names: Sequence[str]) -> list[str]:
+    ends = [n for n in names if n.endswith("/" + name) or n.rpartition("/")[2] == name]
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    return list(dict.fromkeys([*ends[:3], *close]))[:5]

@@ -1,0 +1,107 @@
+"""scan and while."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jax_ranges import compat
+from jax_ranges.packing import Block, join
+from jax_ranges.rules.base import Interpreter, Link, Program, Rule, one_to_one
+
+
+def _scan_programs(eqn: Any, loops: str) -> tuple[Program, ...]:
+    consts, carry = compat.scan_counts(eqn)
+    trips = eqn.params["length"]
+    stack = loops == "stack"
+    # Merged over at least one iteration, the slices of an array have the array's range. Of
+    # what is carried, the operand and the result are only the first and the last value.
+    exact = trips > 0 and not stack
+    operands = tuple(Link(i, exact and not consts <= i < consts + carry) for i in range(len(eqn.invars)))
+    results = tuple(Link(i, exact and i >= carry) for i in range(len(eqn.outvars)))
+    return (Program(("scan",), eqn.params["jaxpr"], operands, results, trips if stack else None),)
+
+
+def _scan_run(
+    interpreter: Interpreter,
+    eqn: Any,
+    frames: Sequence[Any],
+    values: Sequence[Any],
+) -> tuple[list[Any], Block]:
+    (frame,) = frames
+    num_consts, num_carry = compat.scan_counts(eqn)
+    consts, init = values[:num_consts], values[num_consts : num_consts + num_carry]
+    xs = values[num_consts + num_carry :]
+
+    def body(carry: Any, x: Any) -> tuple[Any, Any]:
+        state, seen = carry
+        outs, block = interpreter.run(frame, [*consts, *state, *x])
+        state, y = outs[:num_carry], outs[num_carry:]
+        if frame.stacks:
+            return (state, seen), (y, block)
+        return (state, interpreter.merge(seen, block)), (y, None)
+
+    start = None if frame.stacks else interpreter.identity(frame)
+    options = {k: eqn.params[k] for k in ("length", "reverse", "unroll")}
+    (state, seen), (ys, blocks) = lax.scan(body, (list(init), start), list(xs), **options)
+    return [*state, *ys], blocks.stacked(options["length"]) if frame.stacks else seen
+
+
+def _while_programs(eqn: Any, loops: str) -> tuple[Program, ...]:
+    del loops
+    params = eqn.params
+    cond_consts, body_consts = params["cond_nconsts"], params["body_nconsts"]
+    first = cond_consts + body_consts
+    carry = tuple(Link(i) for i in range(first, len(eqn.invars)))
+    in_cond = (*(Link(i) for i in range(cond_consts)), *carry)
+    in_body = (*(Link(i) for i in range(cond_consts, first)), *carry)
+    return (
+        Program(("while", "cond"), params["cond_jaxpr"], in_cond, (Link(None),)),
+        Program(("while", "body"), params["body_jaxpr"], in_body, one_to_one(len(carry), False)),
+    )
+
+
+def _while_run(
+    interpreter: Interpreter, eqn: Any, frames: Sequence[Any], values: Sequence[Any]
+) -> tuple[list[Any], Block]:
+    """Rotated: the condition on the next state is evaluated at the end of the body.
+
+    A while loop's condition can return nothing but the predicate, so its sites can only be
+    measured in the body. Evaluations, and effects with them, stay as many and in their order:
+    cond, body, cond, ..., body, cond.
+    """
+    cond_frame, body_frame = frames
+    split = eqn.params["cond_nconsts"], eqn.params["cond_nconsts"] + eqn.params["body_nconsts"]
+    cond_consts, body_consts, init = values[: split[0]], values[split[0] : split[1]], values[split[1] :]
+
+    def condition(state: Sequence[Any]) -> tuple[Any, Block]:
+        (go_on,), block = interpreter.run(cond_frame, [*cond_consts, *state])
+        return go_on, block
+
+    def body(carry: Any) -> Any:
+        go_on, state, in_cond, in_body = carry
+        new_state, block = interpreter.run(body_frame, [*body_consts, *state])
+        state = [_where_going_on(go_on, new, old) for new, old in zip(new_state, state, strict=True)]
+        in_body = interpreter.merge(in_body, block)
+        go_on, block = condition(state)
+        return go_on, state, interpreter.merge(in_cond, block), in_body
+
+    go_on, in_cond = condition(init)
+    carry = (go_on, list(init), in_cond, interpreter.identity(body_frame))
+    _, state, in_cond, in_body = lax.while_loop(lambda carry: jnp.any(carry[0]), body, carry)
+    return state, join([in_cond, in_body])
+
+
+def _where_going_on(go_on: jax.Array, new: Any, old: Any) -> Any:
+    """Under vmap the predicate has a batch axis: examples that are done keep their state."""
+    if go_on.ndim == 0:
+        return new
+    return jnp.where(go_on.reshape(go_on.shape + (1,) * (new.ndim - go_on.ndim)), new, old)
+
+
+SCAN = Rule(_scan_programs, _scan_run)
+WHILE = Rule(_while_programs, _while_run)

@@ -1,0 +1,45 @@
+"""shard_map (and pmap, which JAX traces to it): code that runs once a device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.sharding import PartitionSpec
+
+from jax_ranges.packing import Block
+from jax_ranges.rules.base import Interpreter, Program, Rule, one_to_one
+
+
+def _programs(eqn: Any, loops: str) -> tuple[Program, ...]:
+    del loops
+    operands = one_to_one(len(eqn.invars), exact=False)
+    results = one_to_one(len(eqn.outvars), exact=False)
+    return (Program(("shard_map",), eqn.params["jaxpr"], operands, results),)
+
+
+def _run(
+    interpreter: Interpreter, eqn: Any, frames: Sequence[Any], values: Sequence[Any]
+) -> tuple[list[Any], Block]:
+    """The states of all devices are merged inside, all sites at once: a few collectives."""
+    (frame,) = frames
+    params = eqn.params
+    axes = tuple(sorted(params["newly_manual_axes"], key=str))
+    inner = interpreter.inside(axes, params["check_vma"])
+
+    def body(*values: Any) -> tuple[list[Any], Block]:
+        outs, block = inner.run(frame, values)
+        return outs, inner.everywhere(block, axes)
+
+    return jax.shard_map(
+        body,
+        mesh=params["mesh"],
+        in_specs=tuple(params["in_specs"]),
+        out_specs=(list(params["out_specs"]), PartitionSpec()),
+        axis_names=set(axes),
+        check_vma=params["check_vma"],
+    )(*values)
+
+
+SHARD_MAP = Rule(_programs, _run)
