@@ -151,16 +151,26 @@ def manual_axes() -> tuple[str, ...]:
     return tuple(jax.sharding.get_abstract_mesh().manual_axes)
 
 
+def tracks_varying(axes: tuple[str, ...]) -> bool:
+    """Whether types say along which of these manual axes a value varies (check_vma=True)."""
+    return any(_varying_axes(jax.lax.axis_index(axis)) for axis in axes)
+
+
 def varying(tree: Any, axes: tuple[str, ...]) -> Any:
     """The same values, of the type that says that they vary along these manual axes."""
-    if not axes:
-        return tree
-    return jax.tree.map(lambda leaf: _varying(leaf, axes), tree)
+    return jax.tree.map(lambda leaf: _varying(leaf, axes), tree) if axes else tree
 
 
 def _varying(leaf: Any, axes: tuple[str, ...]) -> Any:
-    missing = tuple(axis for axis in axes if axis not in jax.typeof(leaf).vma)
+    missing = tuple(axis for axis in axes if axis not in _varying_axes(leaf))
     return jax.lax.pcast(leaf, missing, to="varying") if missing else leaf
+
+
+def _varying_axes(value: Any) -> frozenset[str]:
+    aval = jax.typeof(value)
+    if hasattr(aval, "manual_axis_type"):  # since 0.12
+        return frozenset(aval.manual_axis_type.varying)
+    return frozenset(aval.vma)
 
 
 # -- where the user wrote it ------------------------------------------------------------------
@@ -173,7 +183,7 @@ _INSTALLED = (os.sep + "site-packages" + os.sep, os.sep + "dist-packages" + os.s
 
 @functools.cache
 def _frame_kind(file: str) -> str:
-    """"user" for the user's own file, "library" for an installed package, "" for the machinery."""
+    """ "user" for the user's own file, "library" for an installed package, "" for the machinery."""
     installed = any(part in file for part in _INSTALLED)
     if file.startswith((_JAX, _OWN)) or (file.startswith(_STDLIB) and not installed):
         return ""

@@ -14,11 +14,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_ranges import compat
-from jax_ranges.ranges import Ranges, from_states, states_of
+from jax_ranges import compat, keys
+from jax_ranges.ranges import Range, Ranges, from_states
 from jax_ranges.site import Site
 from jax_ranges.stats import Extrema, MinMax
 
@@ -36,15 +37,12 @@ def save(ranges: Ranges, file: str | os.PathLike[str]) -> None:
     others = [stat for stat in ranges.stats if not isinstance(stat, MinMax)]
     if others:
         raise ValueError(f"files hold the ranges of MinMax, not {others}; save ranges without them")
-    records = []
-    for site, states in states_of(ranges).values():
-        (extrema,) = states.values()
-        if compat.is_traced(extrema.min):
-            raise ValueError(
-                "these ranges are traced (inside jit, vmap or grad) and have no values yet: return "
-                "them from the transformed function and save them outside"
-            )
-        records.append(_record(site, extrema))
+    if any(compat.is_traced(leaf) for leaf in jax.tree.leaves(ranges)):
+        raise ValueError(
+            "these ranges are traced (inside jit, vmap or grad) and have no values yet: return "
+            "them from the transformed function and save them outside"
+        )
+    records = [_record(site, ranges[site.name]) for site in ranges.sites]
     document = {"format": FORMAT, "version": VERSION, "sites": records}
     _write_atomically(Path(file), json.dumps(document, indent=1, allow_nan=False) + "\n")
 
@@ -52,19 +50,20 @@ def save(ranges: Ranges, file: str | os.PathLike[str]) -> None:
 def load(file: str | os.PathLike[str], *others: str | os.PathLike[str]) -> Ranges:
     """Read a file that `Ranges.save` wrote; several files are merged by site name.
 
-    Raises:
-      ValueError: the file is damaged, is something else, or is of a newer version.
-      OSError: it cannot be read.
+        Raises:
+          ValueError: the file is damaged, is something else, or is of a newer version.
+          OSError: it cannot be read.
 
-    Example:
-      >>> import pathlib, tempfile
-      >>> import jax.numpy as jnp
-      >>> import jax_ranges as jr
-      >>> _, ranges = jr.ranges(jnp.sin)(jnp.arange(3.0))
-      >>> file = pathlib.Path(tempfile.mkdtemp()) / "r.json"
-      >>> ranges.save(file)
-      >>> jr.load(file)["sin"] == ranges["sin"]
-      True
+        Example:
+          >>> import pathlib, tempfile
+          >>> import jax
+    import jax.numpy as jnp
+          >>> import jax_ranges as jr
+          >>> _, ranges = jr.ranges(jnp.sin)(jnp.arange(3.0))
+          >>> file = pathlib.Path(tempfile.mkdtemp()) / "r.json"
+          >>> ranges.save(file)
+          >>> jr.load(file)["sin"] == ranges["sin"]
+          True
     """
     loaded = _load(Path(file))
     for other in others:
@@ -72,8 +71,8 @@ def load(file: str | os.PathLike[str], *others: str | os.PathLike[str]) -> Range
     return loaded
 
 
-def _record(site: Site, extrema: Extrema) -> dict[str, Any]:
-    unseen = extrema.min > extrema.max
+def _record(site: Site, found: Range) -> dict[str, Any]:
+    unseen = found.min > found.max
     return {
         "name": site.name,
         "primitive": site.primitive,
@@ -83,9 +82,9 @@ def _record(site: Site, extrema: Extrema) -> dict[str, Any]:
         "source": site.source,
         "operands": list(site.operands),
         "backward": site.backward,
-        "min": _plain(extrema.min, unseen),
-        "max": _plain(extrema.max, unseen),
-        "nan": None if extrema.nan is None else np.asarray(extrema.nan).tolist(),
+        "min": _plain(found.min, unseen),
+        "max": _plain(found.max, unseen),
+        "nan": np.asarray(found.nan).tolist(),
     }
 
 
@@ -134,26 +133,26 @@ def _site_and_state(record: dict[str, Any]) -> tuple[Site, Extrema]:
         operands=tuple(record["operands"]),
         backward=bool(record["backward"]),
     )
-    empty = MinMax().identity(site.dtype)
-    lo, hi = (
-        _array(record[key], default) for key, default in (("min", empty.min), ("max", empty.max))
-    )
-    nan = None if record["nan"] is None else np.asarray(record["nan"], bool)
-    shapes = {lo.shape, hi.shape} | (set() if nan is None else {nan.shape})
-    if len(shapes) > 1 or (nan is None) != (empty.nan is None):
+    carrier = keys.carrier_dtype(keys.real_dtype(site.dtype))
+    least, most = keys.limits(carrier)
+    lo, hi = _array(record["min"], most, carrier), _array(record["max"], least, carrier)
+    nan = np.asarray(record["nan"], bool)
+    if not lo.shape == hi.shape == nan.shape:
         raise ValueError(f"min, max and nan of {site.name!r} do not belong together")
-    return site, Extrema(lo, hi, nan)
+    return site, MinMax().state(lo, hi, nan, site.dtype, np)
 
 
-def _array(values: Any, default: np.ndarray) -> np.ndarray:
-    """An array of the carrier dtype; what was not seen is the identity."""
+def _array(values: Any, unseen: Any, dtype: np.dtype) -> np.ndarray:
+    """An array of `dtype`, with `unseen` for None."""
 
     def fill(value: Any) -> Any:
         if isinstance(value, list):
             return [fill(v) for v in value]
-        return default[()] if value is None else float(value) if default.dtype.kind == "f" else value
+        if value is None:
+            return unseen
+        return float(value) if keys.is_float(dtype) else int(value)
 
-    return np.asarray(fill(values), default.dtype)
+    return np.asarray(fill(values)).astype(dtype)
 
 
 def _write_atomically(file: Path, text: str) -> None:

@@ -119,7 +119,7 @@ class Interpreter:
             for k in source.wanted:
                 group = replace(group_of(self.stats, k, source.dtype), lead=lead)
                 counts[group] = counts.get(group, 0) + 1
-        blocks = [nothing(group, count, self.stats) for group, count in counts.items()]
+        blocks = [nothing(group, count) for group, count in counts.items()]
         return compat.varying(join(blocks), self.varying)
 
     def merge(self, a: Block, b: Block) -> Block:
@@ -131,7 +131,9 @@ class Interpreter:
 
     def inside(self, axes: tuple[str, ...], tracked: bool) -> Interpreter:
         """The same, for code that runs once a device along mesh axes (`tracked`: check_vma)."""
-        return replace(self, varying=tuple(dict.fromkeys((*self.varying, *axes))) if tracked else ())
+        return replace(
+            self, varying=tuple(dict.fromkeys((*self.varying, *axes))) if tracked else ()
+        )
 
     def quiet(self) -> Interpreter:
         """The same, leaving out equations that are there for their effects only."""

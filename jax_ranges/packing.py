@@ -19,22 +19,36 @@ import numpy as np
 
 from jax_ranges.derive import Chain
 from jax_ranges.site import Site
-from jax_ranges.stats import State, Statistic, carrier_dtype
+from jax_ranges.stats import State, Statistic
+
+
+class Leaf(NamedTuple):
+    """One array of a statistic's identity, as a hashable value."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    value: bytes
+
+    @classmethod
+    def of(cls, array: Any) -> Leaf:
+        return cls(np.shape(array), np.dtype(array.dtype), np.asarray(array).tobytes())
+
+    def array(self) -> np.ndarray:
+        return np.frombuffer(self.value, self.dtype).reshape(self.shape)
 
 
 @dataclass(frozen=True)
 class Group:
     """The kind of states that are packed together.
 
-    `dtype` is the carrier dtype of the sites' values (see `stats.carrier_dtype`). A leaf of the packed state has the shape `[*lead, n, *shape]`: the trip counts of stacked
+    They have the same identity, whose arrays are `leaves`. A leaf of the packed state has the shape `[*lead, n, *shape]`: the trip counts of stacked
     loops, the number of sites, and the shape that the leaf has for one site.
     """
 
     stat: int
-    dtype: np.dtype
     lead: tuple[int, ...]
     treedef: Any
-    leaves: tuple[tuple[tuple[int, ...], np.dtype], ...]
+    leaves: tuple[Leaf, ...]
 
     @property
     def axis(self) -> int:
@@ -45,10 +59,8 @@ class Group:
 @functools.lru_cache(maxsize=1024)
 def group_of(stats: tuple[Statistic, ...], stat: int, dtype: np.dtype) -> Group:
     """The group for a statistic (by its index) of values of `dtype`, without leading axes."""
-    carrier = carrier_dtype(dtype)
-    leaves, treedef = jax.tree.flatten(stats[stat].identity(carrier))
-    kinds = tuple((np.shape(leaf), np.dtype(leaf.dtype)) for leaf in leaves)
-    return Group(stat, carrier, (), treedef, kinds)
+    leaves, treedef = jax.tree.flatten(stats[stat].identity(dtype))
+    return Group(stat, (), treedef, tuple(map(Leaf.of, leaves)))
 
 
 @jax.tree_util.register_pytree_node_class
@@ -93,11 +105,10 @@ class Block:
         )
 
 
-def nothing(group: Group, count: int, stats: Sequence[Statistic]) -> Block:
+def nothing(group: Group, count: int) -> Block:
     """The states of `count` sites at which no value was seen, as numpy arrays."""
-    leaves = jax.tree.leaves(stats[group.stat].identity(group.dtype))
     shape = (*group.lead, count)
-    return Block({group: [np.broadcast_to(leaf, (*shape, *np.shape(leaf))) for leaf in leaves]})
+    return Block({group: [np.broadcast_to(x.array(), (*shape, *x.shape)) for x in group.leaves]})
 
 
 def single(group: Group, state: State) -> Block:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,7 +23,7 @@ import numpy as np
 from jax.extend import source_info_util as siu
 
 from jax_ranges import compat
-from jax_ranges.derive import PAIRWISE, SETTLED, Chain, Expr, Known, derived
+from jax_ranges.derive import PAIRWISE, Chain, Expr, Known, derived, origin_of
 from jax_ranges.packing import Group, Layout, Slot, group_of
 from jax_ranges.rules import RULES, Program
 from jax_ranges.site import Names, Select, Site, chosen
@@ -144,6 +144,9 @@ class Value:
     array: Any = None
 
 
+_CARRIED = "\0carried "  # no scope can be called that
+
+
 class Planner:
     """Walks programs; collects the sites, and for each of them the value it measures."""
 
@@ -157,13 +160,16 @@ class Planner:
         self.stack = siu.new_name_stack()
         self.lead: tuple[int, ...] = ()
         self.captures = 0  # constants met so far
+        self.carried: dict[str, tuple[str, ...]] = {}  # see `entering`
 
     def fresh(self, aval: Any, feeds: tuple[str, ...], frozen: bool = False) -> Value:
         """A value of which nothing is known but its type: a source of its own."""
         if not is_measurable(aval):
             return Value(None, None, feeds, frozen)
         dtype = np.dtype(aval.dtype)
-        source = Source(len(self.sources), feeds, dtype, math.prod(aval.shape), self.lead, frozen=frozen)
+        source = Source(
+            len(self.sources), feeds, dtype, math.prod(aval.shape), self.lead, frozen=frozen
+        )
         self.sources.append(source)
         return Value(Known((Chain(source.index),), dtype), source, feeds, frozen)
 
@@ -263,7 +269,7 @@ class Planner:
             value.source.known = functools.cache(lambda: extrema_of(value.array))
         elif len(known) == len(chosen_operands):
             follows = derived(primitive, eqn.params, known, aval)
-        value.known = follows or replace(value.known, settled=primitive in SETTLED)
+        value.known = follows or replace(value.known, origin=origin_of(primitive))
         return value
 
     def inner(self, equation: Equation, operands: list[Value]) -> list[Value]:
@@ -280,7 +286,11 @@ class Planner:
             self.lead = (*saved[1], program.trips) if stacks else saved[1]
             frame = Frame(*compat.opened(program.jaxpr), self.lead, stacks)
             frames.append(frame)
-            outs = self.program(frame, self.entering(frame, program, operands))
+            arguments = self.entering(frame, program, operands)
+            outs = self.program(frame, arguments)
+            for argument, link in zip(arguments, program.operands, strict=True):
+                if link.back is not None:
+                    self.carried[argument.feeds[-1]] = outs[link.back].feeds
             for value, link in zip(outs, program.results, strict=True):
                 if link.index is not None:
                     returned[link.index].append((value, link.exact))
@@ -293,9 +303,29 @@ class Planner:
         for i, (var, link) in enumerate(zip(frame.jaxpr.invars, program.operands, strict=True)):
             outer = operands[link.index]
             if not link.exact or outer.known is None:
-                outer = self.argument(frame, len(frame.consts) + i, var.aval, outer.feeds)
+                feeds = outer.feeds
+                if link.back is not None:
+                    # It also comes from the body's own output, whose sites have no names yet.
+                    feeds = (*feeds, f"{_CARRIED}{len(self.carried)}/{i}")
+                outer = self.argument(frame, len(frame.consts) + i, var.aval, feeds)
             arguments.append(outer)
         return arguments
+
+    def linked(self) -> list[Site]:
+        """The sites, with the operands that loops carry round named."""
+        return [
+            replace(site, operands=tuple(dict.fromkeys(self.resolved(site.operands))))
+            if any(name.startswith(_CARRIED) for name in site.operands)
+            else site
+            for site in self.sites
+        ]
+
+    def resolved(self, names: Sequence[str], seen: frozenset[str] = frozenset()) -> Iterator[str]:
+        for name in names:
+            if not name.startswith(_CARRIED):
+                yield name
+            elif name not in seen:  # a value may be carried round unchanged
+                yield from self.resolved(self.carried[name], seen | {name})
 
     def leaving(self, equation: Equation, i: int, found: list[tuple[Value, bool]]) -> Value:
         if len(found) == 1 and found[0][1]:
@@ -327,7 +357,9 @@ def _last_uses(jaxpr: Any) -> list[tuple[Any, ...]]:
 
 def is_measurable(aval: Any) -> bool:
     """Arrays of numbers are; PRNG keys, tokens, refs and float0 are not."""
-    if not isinstance(aval, jax.core.ShapedArray) or jnp.issubdtype(aval.dtype, jax.dtypes.extended):
+    if not isinstance(aval, jax.core.ShapedArray) or jnp.issubdtype(
+        aval.dtype, jax.dtypes.extended
+    ):
         return False
     return aval.dtype == np.dtype(bool) or (
         aval.dtype != jax.dtypes.float0 and bool(jnp.issubdtype(aval.dtype, np.number))
@@ -399,8 +431,12 @@ class Plan:
 
 
 def make_plan(
-    jaxpr: Any, inputs: Sequence[str], stats: tuple[Statistic, ...], select: Select,
-    with_inputs: bool, loops: str,
+    jaxpr: Any,
+    inputs: Sequence[str],
+    stats: tuple[Statistic, ...],
+    select: Select,
+    with_inputs: bool,
+    loops: str,
 ) -> Plan:
     """Plan a closed jaxpr whose inputs have these names (`input/...`)."""
     planner = Planner(loops, with_inputs)
@@ -413,14 +449,15 @@ def make_plan(
             planner.add_site(Site(name, "input", 0, *_shape_dtype(var.aval)), value)
         arguments.append(value)
     planner.program(frame, arguments)
-    picked = chosen(planner.sites, select)
+    sites = planner.linked()
+    picked = chosen(sites, select)
     places = [[_places(planner, i, stat) for i in picked] for stat in stats]
     for k, of_stat in enumerate(places):
         for chain in (chain for chains in of_stat for chain in chains):
             planner.sources[chain.source].wanted.add(k)
     frame.settle()
-    layout = _layout(frame, stats, tuple(planner.sites[i] for i in picked), places)
-    rows = tuple(_row(planner, i) for i in picked)
+    layout = _layout(frame, stats, tuple(sites[i] for i in picked), places)
+    rows = tuple(_row(planner, sites[i], planner.values[i]) for i in picked)
     reductions = sum(source.known is None for source in frame.sources)
     return Plan(frame, layout, rows, reductions)
 
@@ -452,17 +489,16 @@ def _layout(
     return Layout(stats, sites, tuple(groups), placed)
 
 
-def _row(planner: Planner, site: int) -> Row:
-    value = planner.values[site]
+def _row(planner: Planner, site: Site, value: Value) -> Row:
     assert value.known is not None and value.source is not None
     chains = value.known.expr
     origins = [planner.sources[chain.source] for chain in chains]
     if all(origin.known is not None for origin in origins):
-        return Row(planner.sites[site], "constant", "known before the program runs", 0)
+        return Row(site, "constant", "known before the program runs", 0)
     if origins == [value.source] and not chains[0].steps:
-        return Row(planner.sites[site], "measured", "", value.source.elements)
+        return Row(site, "measured", "", value.source.elements)
     parts = []
     for chain, origin in zip(chains, origins, strict=True):
-        steps = ", ".join(map(str, chain.steps)) or "the same values"
-        parts.append(f"{' or '.join(origin.label) or 'a literal'}: {steps}")
-    return Row(planner.sites[site], "derived", "; ".join(parts), 0)
+        label = " or ".join(dict.fromkeys(planner.resolved(origin.label))) or "a literal"
+        parts.append(f"{label}: {', '.join(map(str, chain.steps)) or 'the same values'}")
+    return Row(site, "derived", "; ".join(parts), 0)

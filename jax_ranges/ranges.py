@@ -17,7 +17,7 @@ from jax_ranges import compat
 from jax_ranges.derive import Chain, apply
 from jax_ranges.packing import Block, Group, Layout, Slot, group_of, join
 from jax_ranges.site import Select, Site, chosen
-from jax_ranges.stats import Extrema, MinMax, Statistic, limits
+from jax_ranges.stats import Extrema, MinMax, Statistic
 
 
 @jax.tree_util.register_dataclass
@@ -160,26 +160,21 @@ class Ranges(Mapping[str, Range]):
         return functools.reduce(Range.merge, parts)
 
     def _image(self, chain: Chain, site: Site) -> Range:
-        """The range of one chain's result, in the site's own dtype if that is an integer."""
+        """The range of one chain's result."""
         state = self._state(chain.source)
         xp = jnp if compat.is_traced(state.min) else np
-        lo, hi = apply(chain, state.min, state.max, xp)
-        nan = xp.zeros(lo.shape, bool) if state.nan is None else state.nan
-        if not jnp.issubdtype(site.dtype, jnp.inexact):
-            least, most = limits(site.dtype)
-            unseen = lo > hi
-            lo = xp.where(unseen, most, lo).astype(site.dtype)
-            hi = xp.where(unseen, least, hi).astype(site.dtype)
+        dtype = chain.steps[0].dtype if chain.steps else site.dtype
+        lo, hi, nan = MinMax().read(state, dtype, xp)
+        lo, hi = apply(chain, lo, hi, xp)
         return Range(lo, hi, nan) if xp is jnp else Range(lo[()], hi[()], nan[()])
 
     def _state(self, slot: Slot) -> Any:
         group = self._layout.groups[slot.group]
         first = sum(len(g.leaves) for g in self._layout.groups[: slot.group])
         leaves = []
-        for array, (shape, _) in zip(self._arrays[first:], group.leaves, strict=False):
-            if not compat.is_traced(array):
-                array = np.asarray(array)
-            leaves.append(array[(..., slot.position, *[slice(None)] * len(shape))])
+        for array, leaf in zip(self._arrays[first:], group.leaves, strict=False):
+            array = array if compat.is_traced(array) else np.asarray(array)
+            leaves.append(array[(..., slot.position, *[slice(None)] * len(leaf.shape))])
         return group.treedef.unflatten(leaves)
 
     def _statistic(self, wanted: Callable[[Statistic], bool], what: str) -> int:
@@ -189,14 +184,11 @@ class Ranges(Mapping[str, Range]):
         raise ValueError(f"{what} was not among the statistics taken: {self.stats}")
 
     def state(self, name: str, stat: Statistic) -> Any:
-        """The state of a statistic at a site, as `stat.measure` makes it.
+        """The state of a statistic other than `MinMax` at a site, as `stat.measure` makes it.
 
-        Shapes are those of the statistic, with the leading axes of vmap and stacked loops. For
-        `MinMax` read `ranges[name]` instead: there derived ranges are computed.
+        Shapes are those of the statistic, with the leading axes of vmap and stacked loops.
+        Ranges, which may be derived, are read as `ranges[name]`.
         """
-        if isinstance(stat, MinMax):
-            found = self[name]
-            return Extrema(found.min, found.max, found.nan)
         k = self._statistic(lambda own: own == stat, repr(stat))
         (chain,) = self._layout.places[k][self._find(name)]
         return self._state(chain.source)
@@ -249,10 +241,10 @@ class Ranges(Mapping[str, Range]):
         blocks, moved, filled = [], {}, {}
         for g, (group, leaves) in enumerate(self._block().states.items()):
             stat = self.stats[group.stat]
-            axes = leaves[0].ndim - 1 - len(group.leaves[0][0])
+            axes = leaves[0].ndim - 1 - len(group.leaves[0].shape)
             state = group.treedef.unflatten([jnp.asarray(leaf) for leaf in leaves])
             if mask is not None and axes:
-                state = _masked(stat, group, state, axes, mask)
+                state = _masked(group, state, axes, mask)
             flat = replace(group, lead=())
             blocks.append(Block({flat: jax.tree.leaves(stat.reduce(state, axes))}))
             moved[g] = (flat, filled.get(flat, 0))
@@ -293,7 +285,7 @@ class Ranges(Mapping[str, Range]):
         return ranges_html(self)
 
 
-def _masked(stat: Statistic, group: Group, state: Any, axes: int, mask: Any) -> Any:
+def _masked(group: Group, state: Any, axes: int, mask: Any) -> Any:
     """The identity where `mask` is False."""
     mask = jnp.asarray(mask)
     leaves = jax.tree.leaves(state)
@@ -303,10 +295,9 @@ def _masked(stat: Statistic, group: Group, state: Any, axes: int, mask: Any) -> 
             f"the mask must be boolean, of the shape of the leading axes {lead} or of the first "
             f"of them; got {mask.dtype} of shape {mask.shape}"
         )
-    nothing = jax.tree.leaves(stat.identity(group.dtype))
     kept = [
-        jnp.where(mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim)), leaf, empty)
-        for leaf, empty in zip(leaves, nothing, strict=True)
+        jnp.where(mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim)), leaf, empty.array())
+        for leaf, empty in zip(leaves, group.leaves, strict=True)
     ]
     return group.treedef.unflatten(kept)
 
@@ -349,7 +340,7 @@ def _as_rows(
 ) -> tuple[Group, list[Any]]:
     group = group_of(stats, k, dtype)
     leaves = jax.tree.leaves(state)
-    lead = leaves[0].shape[: leaves[0].ndim - len(group.leaves[0][0])]
+    lead = leaves[0].shape[: leaves[0].ndim - len(group.leaves[0].shape)]
     rows = [leaf[(slice(None),) * len(lead) + (None,)] for leaf in leaves]
     return replace(group, lead=lead), rows
 
@@ -370,12 +361,8 @@ def _state_of(ranges: Ranges, site: Site, stat: Statistic) -> Any:
 
 def _extrema(found: Range, dtype: np.dtype) -> Extrema:
     """A range as a state of MinMax at a site of this dtype."""
-    empty = MinMax().identity(dtype)
     xp = jnp if compat.is_traced(found.min) else np
-    unseen = found.min > found.max
-    lo = xp.where(unseen, empty.min, xp.asarray(found.min).astype(empty.min.dtype))
-    hi = xp.where(unseen, empty.max, xp.asarray(found.max).astype(empty.max.dtype))
-    return Extrema(lo, hi, None if empty.nan is None else xp.asarray(found.nan))
+    return MinMax().state(found.min, found.max, found.nan, dtype, xp)
 
 
 def _merge_by_name(a: Ranges, b: Ranges) -> Ranges:
@@ -400,7 +387,8 @@ def _merged_site(a: tuple[Site, States], b: tuple[Site, States]) -> tuple[Site, 
             continue
         own = mine[stat]
         if isinstance(stat, MinMax) and site.dtype != other.dtype:
-            own, state = (_extrema(_as_range(s), dtype) for s in (own, state))
+            own = _extrema(_as_range(own, site.dtype), dtype)
+            state = _extrema(_as_range(state, other.dtype), dtype)
         shapes = [jax.tree.leaves(s)[0].shape for s in (own, state)]
         if shapes[0] != shapes[1]:
             raise ValueError(
@@ -411,10 +399,8 @@ def _merged_site(a: tuple[Site, States], b: tuple[Site, States]) -> tuple[Site, 
     return replace(site, dtype=dtype), states
 
 
-def _as_range(state: Extrema) -> Range:
-    xp = jnp if compat.is_traced(state.min) else np
-    nan = xp.zeros(state.min.shape, bool) if state.nan is None else state.nan
-    return Range(state.min, state.max, nan)
+def _as_range(state: Extrema, dtype: np.dtype) -> Range:
+    return Range(*MinMax().read(state, dtype, jnp if compat.is_traced(state.min) else np))
 
 
 def _nearest(name: str, names: Sequence[str]) -> list[str]:

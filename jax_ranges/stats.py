@@ -21,6 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jax_ranges import keys
+
 State = Any
 
 
@@ -34,11 +36,12 @@ class Statistic:
     Example:
       >>> from dataclasses import dataclass
       >>> import jax.numpy as jnp
+      >>> import numpy as np
       >>> import jax_ranges as jr
       >>> @dataclass(frozen=True)
       ... class Zeros(jr.Statistic):
       ...     def identity(self, dtype):
-      ...         return jnp.zeros((), jnp.int32)
+      ...         return np.zeros((), np.int32)
       ...     def measure(self, value):
       ...         return jnp.sum(value == 0, dtype=jnp.int32)
       ...     def merge(self, a, b):
@@ -50,11 +53,7 @@ class Statistic:
     """
 
     def identity(self, dtype: np.dtype) -> State:
-        """The state at which no value was seen.
-
-        `dtype` is the carrier of the site's values: float32 or float64; int32, uint32, int64 or
-        uint64 (see `carrier_dtype`).
-        """
+        """The state of a site of this dtype at which no value was seen, as numpy arrays."""
         raise NotImplementedError
 
     def measure(self, value: jax.Array) -> State:
@@ -83,106 +82,86 @@ class Statistic:
 
 
 class Extrema(NamedTuple):
-    """The state of MinMax. `nan` is None for dtypes that have no NaN."""
+    """The state of MinMax: keys (see `keys`) of the extrema, and the largest magnitude.
+
+    `top` is the largest of the values' bits without the sign, above infinity's if one is NaN.
+    """
 
     min: Any
     max: Any
-    nan: Any
+    top: Any
 
 
 @dataclass(frozen=True)
 class MinMax(Statistic):
     """Smallest and largest value that is not NaN (±inf are values), and whether a NaN was seen.
 
-    The state keeps every value exact: float16, bfloat16 and smaller floats as float32, float64
-    as float64, integers and booleans up to 32 bits as int32 or uint32, wider ones as they are.
-    Complex values count by their real and imaginary parts. The identity is (+inf, -inf, False),
-    or (largest, smallest) for integers: a site that never ran has min > max.
+    Every value is exact, in every dtype. Complex values count by their real and imaginary parts.
+    A site that never ran has the identity, which reads as (+inf, -inf, False), or for integers as
+    (largest, smallest, False).
 
     Example:
       >>> import jax.numpy as jnp
       >>> import jax_ranges as jr
-      >>> jr.MinMax().measure(jnp.array([1.0, jnp.nan, -jnp.inf]))
-      Extrema(min=Array(-inf, dtype=float32), max=Array(1., dtype=float32), nan=Array(True, dtype=bool))
+      >>> _, ranges = jr.ranges(jnp.log, stats=[jr.MinMax()])(jnp.array([-1.0, 0.0, 1.0]))
+      >>> ranges["log"]
+      Range(min=-inf, max=0.0, nan=True)
     """
 
     def identity(self, dtype: np.dtype) -> Extrema:
-        carrier = carrier_dtype(dtype)
-        least, most = limits(carrier)
-        has_nan = jnp.issubdtype(carrier, jnp.floating)
-        return Extrema(
-            np.array(most, carrier), np.array(least, carrier), np.array(False) if has_nan else None
-        )
+        word = keys.key_dtype(keys.real_dtype(dtype))
+        info = np.iinfo(word)
+        return Extrema(np.array(info.max, word), np.array(info.min, word), np.array(0, word))
 
     def measure(self, value: jax.Array) -> Extrema:
         if jnp.issubdtype(value.dtype, jnp.complexfloating):
             return self.merge(self.measure(value.real), self.measure(value.imag))
-        carrier = carrier_dtype(value.dtype)
-        least, most = limits(carrier)
-        x = lax.convert_element_type(value, carrier)
-        if not jnp.issubdtype(carrier, jnp.floating):
-            return Extrema(_fold(lax.min, x, most), _fold(lax.max, x, least), None)
-        nan = lax.ne(x, x)
-        return Extrema(
-            _fold(lax.min, lax.select(nan, lax.full_like(x, most), x), most),
-            _fold(lax.max, lax.select(nan, lax.full_like(x, least), x), least),
-            _fold(lax.bitwise_or, nan, False),
-        )
+        word = keys.key_dtype(value.dtype)
+        if keys.is_float(value.dtype):
+            least, most, top = extrema(*_masked_keys(value))
+        else:
+            least, most = extrema(*[keys.integer_key(value)] * 2)
+            top = np.array(0, word)
+        return Extrema(least.astype(word), most.astype(word), top.astype(word))
 
     def merge(self, a: Extrema, b: Extrema) -> Extrema:
         return Extrema(
-            jnp.minimum(a.min, b.min),
-            jnp.maximum(a.max, b.max),
-            None if a.nan is None else a.nan | b.nan,
+            jnp.minimum(a.min, b.min), jnp.maximum(a.max, b.max), jnp.maximum(a.top, b.top)
         )
 
     def reduce(self, state: Extrema, axes: int) -> Extrema:
         over = tuple(range(axes))
-        return Extrema(
-            jnp.min(state.min, over),
-            jnp.max(state.max, over),
-            None if state.nan is None else jnp.any(state.nan, over),
-        )
+        return Extrema(state.min.min(over), state.max.max(over), state.top.max(over))
 
     def all_reduce(self, state: Extrema, axis_names: Sequence[str]) -> Extrema:
         names = tuple(axis_names)
-        nan = state.nan
-        if nan is not None:
-            nan = lax.pmax(nan.astype(jnp.int32), names).astype(bool)
-        return Extrema(lax.pmin(state.min, names), lax.pmax(state.max, names), nan)
+        return Extrema(
+            lax.pmin(state.min, names), lax.pmax(state.max, names), lax.pmax(state.top, names)
+        )
 
+    def read(self, state: Extrema, dtype: np.dtype, xp: Any) -> tuple[Any, Any, Any]:
+        """(min, max, nan) in the carrier dtype; `xp` is numpy, or jax.numpy while tracing."""
+        dtype = keys.real_dtype(dtype)
+        carrier = keys.carrier_dtype(dtype)
+        least, most = keys.limits(carrier)
+        unseen = state.min > state.max
+        lo = xp.where(unseen, most, keys.value_of(state.min, dtype, xp)).astype(carrier)
+        hi = xp.where(unseen, least, keys.value_of(state.max, dtype, xp)).astype(carrier)
+        nan = state.top > (keys.infinity(dtype) if keys.is_float(dtype) else 0)
+        return lo, hi, nan
 
-def carrier_dtype(dtype: np.dtype) -> np.dtype:
-    """The dtype that holds the extrema of values of `dtype` exactly."""
-    if jnp.issubdtype(dtype, jnp.inexact):
-        wide = dtype in (np.dtype(np.float64), np.dtype(np.complex128))
-        return np.dtype(np.float64 if wide else np.float32)
-    if dtype == np.dtype(bool) or jnp.iinfo(dtype).bits < 32:
-        return np.dtype(np.int32)
-    return np.dtype(dtype)
-
-
-def limits(dtype: np.dtype) -> tuple[Any, Any]:
-    """The least and the largest value of a dtype, infinities included."""
-    if jnp.issubdtype(dtype, jnp.floating):
-        return -np.inf, np.inf
-    if dtype == np.dtype(bool):
-        return False, True
-    info = jnp.iinfo(dtype)
-    return int(info.min), int(info.max)
-
-
-def _fold(op: Any, x: jax.Array, start: Any) -> jax.Array:
-    """Reduce all of `x`: the last axis first, then the rest.
-
-    XLA's CPU backend reduces an array to an array on all cores, but to a scalar on one.
-    """
-    if x.ndim == 0:
-        return x
-    start = np.array(start, x.dtype)
-    if x.ndim > 1:
-        x = lax.reduce(x, start, op, (x.ndim - 1,))
-    return lax.reduce(x, start, op, tuple(range(x.ndim)))
+    def state(self, lo: Any, hi: Any, nan: Any, dtype: np.dtype, xp: Any) -> Extrema:
+        """The state that reads as (lo, hi, nan) at a site of `dtype`."""
+        dtype = keys.real_dtype(dtype)
+        empty = self.identity(dtype)
+        unseen = lo > hi
+        lo, hi = xp.asarray(lo).astype(dtype), xp.asarray(hi).astype(dtype)
+        top = xp.where(nan, np.iinfo(empty.top.dtype).max, 0).astype(empty.top.dtype)
+        return Extrema(
+            xp.where(unseen, empty.min, keys.key_of(lo, xp)),
+            xp.where(unseen, empty.max, keys.key_of(hi, xp)),
+            top,
+        )
 
 
 def extrema_of(array: Any) -> Extrema:
@@ -190,8 +169,74 @@ def extrema_of(array: Any) -> Extrema:
     x = np.asarray(array).ravel()
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         x = np.concatenate([x.real, x.imag])
-    start = MinMax().identity(x.dtype)
-    x = x.astype(start.min.dtype)
-    least, most = np.fmin.reduce(x, initial=start.min), np.fmax.reduce(x, initial=start.max)
-    nan = None if start.nan is None else np.isnan(x).any()
-    return Extrema(*map(np.asarray, (least, most)), None if nan is None else np.asarray(nan))
+    carrier = keys.carrier_dtype(x.dtype)
+    least, most = keys.limits(carrier)
+    values = x.astype(carrier)
+    lo, hi = np.fmin.reduce(values, initial=most), np.fmax.reduce(values, initial=least)
+    nan = np.isnan(values).any() if keys.is_float(carrier) else False
+    return MinMax().state(*map(np.asarray, (lo, hi, nan)), x.dtype, np)
+
+
+# -- measuring: the one place where it is decided how -----------------------------------------
+
+
+def _masked_keys(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Keys with every NaN out of the way of the least, of the largest; and the magnitudes."""
+    _, word = keys.float_word(x.dtype)
+    info = np.iinfo(word)
+    bits = keys.float_bits(x)
+    magnitude = bits & word.type(info.max)
+    nan = magnitude > word.type(keys.infinity(x.dtype))
+    key = keys.flip(bits, word)
+    return (
+        lax.select(nan, lax.full_like(key, info.max), key),
+        lax.select(nan, lax.full_like(key, info.min), key),
+        magnitude,
+    )
+
+
+# Elements from which it pays to reduce the last axis first: XLA's CPU backend reduces an array
+# to an array on all cores, but to a scalar on one.
+TWO_STAGES = 1 << 18
+
+
+def extrema(*operands: jax.Array) -> tuple[jax.Array, ...]:
+    """The least of the first operand, the largest of the second (and of the third).
+
+    On the CPU one reduction of all operands at once: XLA does not fuse reductions there, and
+    would read the data (or compute it again, in a fusion) for each. Elsewhere it does fuse
+    them. On several devices too it is one for each, because XLA's partitioner gathers the
+    operands of a reduction that has several.
+    """
+    starts = [_start(op, x.dtype) for op, x in zip(_FOLDS, operands, strict=False)]
+    last, every = (operands[0].ndim - 1,), tuple(range(operands[0].ndim))
+    stages = [last, every[:-1]] if operands[0].size >= TWO_STAGES and len(every) > 1 else [every]
+    together = jax.default_backend() == "cpu" and jax.device_count() == 1
+    for axes in stages:
+        if together:
+            operands = tuple(lax.reduce(operands, tuple(starts), _fold_all[len(operands)], axes))
+        else:
+            operands = tuple(
+                lax.reduce(x, start, op, axes)
+                for x, start, op in zip(operands, starts, _FOLDS, strict=False)
+            )
+    return operands
+
+
+_FOLDS = (lax.min, lax.max, lax.max)
+
+
+def _start(op: Any, dtype: np.dtype) -> np.ndarray:
+    info = np.iinfo(dtype)
+    return np.array(info.max if op is lax.min else info.min, dtype)
+
+
+def _fold_two(a: Any, b: Any) -> Any:
+    return lax.min(a[0], b[0]), lax.max(a[1], b[1])
+
+
+def _fold_three(a: Any, b: Any) -> Any:
+    return lax.min(a[0], b[0]), lax.max(a[1], b[1]), lax.max(a[2], b[2])
+
+
+_fold_all = {2: _fold_two, 3: _fold_three}

@@ -69,7 +69,7 @@ def ranges(
         call = Call.trace(fun, args, kwargs)
         planned = options.plan(call)
         axes = compat.manual_axes()
-        inner = interpreter.inside(axes, call.tracks_varying) if axes else interpreter
+        inner = interpreter.inside(axes, compat.tracks_varying(axes)) if axes else interpreter
         outs, block = inner.run(planned.frame, call.leaves)
         if axes:
             block = inner.everywhere(block, axes)
@@ -122,7 +122,9 @@ class _Options:
         self.stats = (stats,) if isinstance(stats, Statistic) else tuple(stats)
         for stat in self.stats:
             if not isinstance(stat, Statistic):
-                raise TypeError(f"stats takes jr.Statistic objects such as jr.MinMax(), got {stat!r}")
+                raise TypeError(
+                    f"stats takes jr.Statistic objects such as jr.MinMax(), got {stat!r}"
+                )
         self.select, self.inputs, self.loops = select, bool(inputs), loops
 
     def plan(self, call: Call) -> Plan:
@@ -165,7 +167,9 @@ class Call:
         dynamic = [not is_static(path) and _is_array(leaf, path, abstract) for path, leaf in flat]
         leaves = [leaf for (_, leaf), d in zip(flat, dynamic, strict=True) if d]
         parameters = _parameters(fun, len(args))
-        names = [_input_name(path, parameters) for (path, _), d in zip(flat, dynamic, strict=True) if d]
+        names = [
+            _input_name(path, parameters) for (path, _), d in zip(flat, dynamic, strict=True) if d
+        ]
         outputs: list[Any] = []
 
         def flat_fun(*traced: Any) -> list[Any]:

@@ -1,0 +1,4 @@
+"""Reports: what ranges and plans look like in a terminal, as plain text and in a notebook.
+
+`rows` makes the one intermediate form, without drawing; `tables` and `html` draw it.
+"""

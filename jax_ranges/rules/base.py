@@ -16,10 +16,12 @@ class Link(NamedTuple):
     `exact`: whenever the equation runs, the values that the inner variable takes are, taken
     together, exactly those of the outer one. Then derived ranges reach across: those of inner
     sites may follow from outer sources, and the other way round.
+    `back`: the output of the inner program that it takes the value of in the next iteration.
     """
 
     index: int | None
     exact: bool = False
+    back: int | None = None
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,7 @@ from jax_ranges.rules.base import Interpreter, Program, Rule, one_to_one
 
 def called(eqn: Any, jaxpr: Any, *scopes: str) -> tuple[Program, ...]:
     """The single program of a call: its inputs are the operands, its outputs the results."""
-    return (
-        Program(scopes, jaxpr, one_to_one(len(eqn.invars)), one_to_one(len(eqn.outvars))),
-    )
+    return (Program(scopes, jaxpr, one_to_one(len(eqn.invars)), one_to_one(len(eqn.outvars))),)
 
 
 def _jit_programs(eqn: Any, loops: str) -> tuple[Program, ...]:

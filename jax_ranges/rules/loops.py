@@ -21,7 +21,11 @@ def _scan_programs(eqn: Any, loops: str) -> tuple[Program, ...]:
     # Merged over at least one iteration, the slices of an array have the array's range. Of
     # what is carried, the operand and the result are only the first and the last value.
     exact = trips > 0 and not stack
-    operands = tuple(Link(i, exact and not consts <= i < consts + carry) for i in range(len(eqn.invars)))
+    operands = (
+        *(Link(i, exact) for i in range(consts)),
+        *(Link(consts + i, back=i) for i in range(carry)),
+        *(Link(i, exact) for i in range(consts + carry, len(eqn.invars))),
+    )
     results = tuple(Link(i, exact and i >= carry) for i in range(len(eqn.outvars)))
     return (Program(("scan",), eqn.params["jaxpr"], operands, results, trips if stack else None),)
 
@@ -56,8 +60,8 @@ def _while_programs(eqn: Any, loops: str) -> tuple[Program, ...]:
     params = eqn.params
     cond_consts, body_consts = params["cond_nconsts"], params["body_nconsts"]
     first = cond_consts + body_consts
-    carry = tuple(Link(i) for i in range(first, len(eqn.invars)))
-    in_cond = (*(Link(i) for i in range(cond_consts)), *carry)
+    carry = tuple(Link(first + i, back=i) for i in range(len(eqn.outvars)))
+    in_cond = (*(Link(i) for i in range(cond_consts)), *(Link(link.index) for link in carry))
     in_body = (*(Link(i) for i in range(cond_consts, first)), *carry)
     return (
         Program(("while", "cond"), params["cond_jaxpr"], in_cond, (Link(None),)),
@@ -76,7 +80,11 @@ def _while_run(
     """
     cond_frame, body_frame = frames
     split = eqn.params["cond_nconsts"], eqn.params["cond_nconsts"] + eqn.params["body_nconsts"]
-    cond_consts, body_consts, init = values[: split[0]], values[split[0] : split[1]], values[split[1] :]
+    cond_consts, body_consts, init = (
+        values[: split[0]],
+        values[split[0] : split[1]],
+        values[split[1] :],
+    )
 
     def condition(state: Sequence[Any]) -> tuple[Any, Block]:
         (go_on,), block = interpreter.run(cond_frame, [*cond_consts, *state])
@@ -85,7 +93,9 @@ def _while_run(
     def body(carry: Any) -> Any:
         go_on, state, in_cond, in_body = carry
         new_state, block = interpreter.run(body_frame, [*body_consts, *state])
-        state = [_where_going_on(go_on, new, old) for new, old in zip(new_state, state, strict=True)]
+        state = [
+            _where_going_on(go_on, new, old) for new, old in zip(new_state, state, strict=True)
+        ]
         in_body = interpreter.merge(in_body, block)
         go_on, block = condition(state)
         return go_on, state, interpreter.merge(in_cond, block), in_body

@@ -1,0 +1,265 @@
+"""Tables for the terminal, and plain texts for `repr`."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+
+from jax_ranges.plan import Plan
+from jax_ranges.plan import Row as PlanRow
+from jax_ranges.ranges import Ranges
+from jax_ranges.report import rows as texts
+from jax_ranges.report.grid import Cell, Column, Grid, Run, column
+from jax_ranges.report.rows import Gauge, Row, cut_name, rows_of, unreadable
+
+WIDEST = 160  # of a repr, however wide the terminal is
+ALARM = "bold red"
+
+
+def ranges_table(ranges: Ranges, limit: int | None = None) -> Any:
+    """A rich renderable of all sites, or of the first and last of them, `limit` in total."""
+    why = unreadable(ranges)
+    if why:
+        return _head(len(ranges), (), why)
+    return _table(rows_of(ranges), limit)
+
+
+def plan_table(plan: Plan) -> Any:
+    """A rich renderable: how the range of each site is had, why, and what it costs."""
+    planned = plan.rows
+    names = [texts.printable(row.site.name) for row in planned]
+    types = [texts.dtype_text(r.site.dtype) + texts.shape_text(r.site.shape) for r in planned]
+    whys = [_nearby(row) for row in planned]
+    elements = [f"{row.elements:,}" if row.elements else "" for row in planned]
+    how = [row.how for row in planned]
+    name = column("site", names, lambda i, w: _name(names[i], w), 36)
+    kind = column("type", types, lambda i, w: [(texts.cut_right(types[i], w), "cyan")], 12)
+    read = column("elements", elements, lambda i, w: [(elements[i], "")], right=True)
+    means = column("how", how, lambda i, w: [(how[i], HOW.get(how[i], ""))])
+    why = column("why", whys, lambda i, w: [(texts.cut_right(whys[i], w), "dim")], 28)
+    layouts = [
+        (name, kind, means, read, why),
+        (_least(name, 24), means, read, why),
+        (_least(name, 16), means, read),
+        (_least(name, 8), means),
+    ]
+    return Grid(layouts, range(len(planned)), lambda i: "", caption=_plan_caption(plan))
+
+
+def _nearby(row: PlanRow) -> str:
+    """Why, with the names of sites in the row's own scope without the scope."""
+    scope, slash, _ = row.site.name.rpartition("/")
+    return texts.printable(row.why.replace(scope + slash, "") if scope else row.why)
+
+
+HOW = {"measured": "yellow", "derived": "green", "constant": "blue"}
+
+
+def summary(ranges: Ranges, limit: int = 20) -> str:
+    """What `repr` shows: a line that counts, and the first and last rows. It never fails.
+
+    Only the line where there are no numbers to read: inside jit, for example.
+    """
+    why = unreadable(ranges)
+    rows = [] if why else rows_of(ranges)
+    head = _head(len(ranges), rows, why)
+    if not rows:
+        return head
+    return f"{head}\n{plain(_table(rows, limit, caption=False))}"
+
+
+def plain(renderable: Any, width: int | None = None) -> str:
+    """The text of a renderable, without colours or trailing spaces.
+
+    width: that of the terminal if None, 80 where there is none.
+    """
+    if width is None:
+        width = min(shutil.get_terminal_size().columns, WIDEST)
+    console = Console(
+        file=io.StringIO(),
+        width=width,
+        height=100,
+        color_system=None,
+        force_terminal=False,
+        force_jupyter=False,
+        legacy_windows=False,
+        _environ={},
+    )
+    with console.capture() as captured:
+        console.print(renderable, markup=False, highlight=False, soft_wrap=False)
+    return "\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n"))
+
+
+def _head(count: int, rows: Sequence[Row], why: str) -> str:
+    parts = [texts.sites_text(count), *(f"{n:,} {what}" for what, n in texts.counts(rows).items())]
+    return f"Ranges: {', '.join(parts)}" + (f" ({why})" if why else "")
+
+
+# -- the table of ranges ----------------------------------------------------------------------
+
+
+def _table(rows: list[Row], limit: int | None, caption: bool = True) -> Grid:
+    shown = _shown(len(rows), limit)
+    hidden = rows[(limit or 0) // 2 : len(rows) - (limit or 0) // 2] if None in shown else []
+    name = column("site", [row.name for row in rows], lambda i, w: _site(rows[i], w), 32)
+    return Grid(
+        _layouts(name, rows),
+        shown,
+        lambda i: "" if rows[i].observed else "dim",
+        _elided(hidden),
+        _caption(rows) if caption else (),
+    )
+
+
+def _shown(count: int, limit: int | None) -> list[int | None]:
+    if limit is None or count <= limit + 1:  # a line that says "1 more" saves none
+        return list(range(count))
+    half = limit // 2
+    return [*range(half), None, *range(count - half, count)]
+
+
+def _elided(hidden: Sequence[Row]) -> str:
+    odd = "".join(f", {count:,} {what}" for what, count in texts.counts(hidden).items())
+    return f"… {len(hidden):,} more{odd}"
+
+
+def _layouts(name: Column, rows: list[Row]) -> list[tuple[Column, ...]]:
+    """From wide to narrow: the source goes first, then type and shape are merged."""
+    shape, dtype, merged = _types(rows)
+    least, nan, bar, source = _extremes(rows), _nan(rows), _bars(rows), _sources(rows)
+    each = [_sparks(rows)] if any(row.lead for row in rows) else []
+    return [
+        (name, shape, dtype, least, nan, bar, *each, source),
+        (name, shape, dtype, least, nan, bar, *each),
+        (_least(name, 28), merged, least, nan, bar),
+        (_least(name, 24), merged, least, nan, _least(bar, 9)),
+        (_least(name, 16), least, nan, _least(bar, 6)),
+        (_least(name, 8), least),
+    ]
+
+
+def _least(column: Column, least: int) -> Column:
+    return Column(column.title, column.natural, min(column.least, least), column.cell, column.right)
+
+
+def _site(row: Row, width: int) -> list[Run]:
+    return _name(row.name, width)
+
+
+def _name(name: str, width: int) -> list[Run]:
+    """The scopes stand back behind the operation."""
+    scope, slash, last = cut_name(name, width).rpartition("/")
+    return [(scope + slash, "dim"), (last, "")]
+
+
+def _types(rows: list[Row]) -> tuple[Column, Column, Column]:
+    merged = [row.dtype + row.shape for row in rows]
+    return (
+        _short("shape", [row.shape for row in rows], 12),
+        _short("dtype", [row.dtype for row in rows], 12),
+        _short("type", merged, 12),
+    )
+
+
+def _short(title: str, cells: list[str], least: int) -> Column:
+    return column(title, cells, lambda i, w: [(texts.cut_right(cells[i], w), "cyan")], least)
+
+
+def _extremes(rows: list[Row]) -> Column:
+    """min and max as one column, so that "not observed" goes across both."""
+    lows, highs = [_low(row) for row in rows], [_high(row) for row in rows]
+    left = max([3, *map(len, lows)])
+    right = max([3, 10 - left, *map(len, highs)])
+
+    def cell(i: int, width: int) -> Cell:
+        if not rows[i].observed:
+            return [("not observed", "")]
+        low, high = lows[i], highs[i]
+        return [
+            (low, _alarm(low)),
+            (" " * (2 + right - len(high)), ""),
+            (high, _alarm(high)),
+        ]
+
+    width = left + 2 + right
+    return Column(lambda w: f"min{'max':>{2 + right}}", width, width, cell, right=True)
+
+
+def _low(row: Row) -> str:
+    return texts.number_text(row.min) if row.amax is not None else "nan" * row.nan
+
+
+def _high(row: Row) -> str:
+    return texts.number_text(row.max) if row.amax is not None else "nan" * row.nan
+
+
+def _alarm(text: str) -> str:
+    return ALARM if text in ("inf", "-inf", "nan") else ""
+
+
+def _nan(rows: list[Row]) -> Column:
+    return column("nan", [], lambda i, w: [("NaN", ALARM)] if rows[i].nan else [])
+
+
+def _bars(rows: list[Row]) -> Column:
+    """Bars on one scale; its ends are the heading."""
+    gauge = Gauge.of(rows)
+    low, high = gauge.labels()
+    places = [gauge.position(row) for row in rows]
+
+    def title(width: int) -> str:
+        room = width - 1 - len(low) - len(high)
+        return f"{low}{' ' * room}{high}" if room > 0 else high.rjust(width - 1)
+
+    def cell(i: int, width: int) -> Cell:
+        style = ALARM if rows[i].infinite else "yellow" if (places[i] or 0) > 1 else "blue"
+        return [(texts.bar_text(places[i], width - 1), style)]
+
+    return Column(title, 25, 13, cell)
+
+
+def _sparks(rows: list[Row]) -> Column:
+    """What leading axes hold: their shape, and the course along the last of them."""
+    leads = ["×".join(map(str, row.lead)) for row in rows]
+    room = max([3, *map(len, leads)])
+
+    def cell(i: int, width: int) -> Cell:
+        spark = texts.spark_text(rows[i].each, width - room - 1)
+        alarm = ALARM if {"∞", "×"} & set(spark) else "magenta"
+        return [(f"{leads[i]:>{room}} ", ""), (spark, alarm)]
+
+    longest = max([4, *(len(row.each) for row in rows)])
+    return Column(lambda w: "each", room + 1 + min(longest, 24), room + 1 + min(longest, 8), cell)
+
+
+def _sources(rows: list[Row]) -> Column:
+    sources = [row.source for row in rows]
+    return column("source", sources, lambda i, w: [(texts.cut_left(sources[i], w), "dim")], 16)
+
+
+# -- captions ---------------------------------------------------------------------------------
+
+
+def _caption(rows: list[Row]) -> Cell:
+    found = texts.counts(rows)
+    styles = {"not observed": "dim", "with NaN": ALARM, "with inf": ALARM}
+    runs = [(texts.sites_text(len(rows)), "bold")]
+    runs += [(f" · {count:,} {what}", styles[what]) for what, count in found.items()]
+    top = texts.largest(rows)
+    if top is not None:
+        runs.append((f" · largest {texts.number_text(top.amax)} at {cut_name(top.name, 60)}", ""))
+    return runs
+
+
+def _plan_caption(plan: Plan) -> Cell:
+    hows = Counter(row.how for row in plan.rows)
+    runs = [(f"{texts.sites_text(len(plan.rows))}: ", "bold")]
+    for how in HOW:
+        runs.append((f"{hows[how]:,} {how}" + ("; " if how == "constant" else ", "), HOW[how]))
+    read = sum(source.elements for source in plan.frame.sources if source.known is None)
+    return [*runs, (f"{read:,} elements read a run", "")]

@@ -1,0 +1,175 @@
+"""JAX's own list of cases, one for every primitive and dtype, crossed with the oracle.
+
+`jax._src.internal_test_util.test_harnesses` is what JAX checks its converters against: more
+than five thousand small functions, each with a way to make its arguments. Which there are
+depends on whether 64-bit types are on when the list is made, so there are two lists.
+
+    python -m tests.harnesses [--x64] [--jit] [part of a name]
+
+runs all of a list and says how many went how (the table of tests/README.md is made of that).
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import functools
+import importlib.util
+import time
+import warnings
+import zlib
+from collections.abc import Callable, Iterable
+from typing import Any
+from unittest import mock
+
+import jax
+import numpy as np
+
+import jax_ranges as jr
+from tests.compare import assert_same_ranges
+from tests.oracle import oracle
+
+MODULE = "jax._src.internal_test_util.test_harnesses"
+
+
+class NotInJax(Exception):
+    """Plain JAX cannot run the case on this backend, so there is nothing to compare with."""
+
+
+@functools.cache
+def all_harnesses(x64: bool) -> tuple[Any, ...]:
+    """JAX's list as it is with 64-bit types off or on, made anew (it needs absl-py)."""
+    from jax._src import test_util
+
+    # `test_util.dtypes` remembers the dtypes of the mode in which it was first asked.
+    fresh = mock.patch.object(test_util, "dtypes", type(test_util.dtypes)())
+    spec = importlib.util.find_spec(MODULE)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with jax.enable_x64(x64), fresh:
+        spec.loader.exec_module(module)
+    return tuple(module.all_harnesses)
+
+
+def groups(x64: bool, cases: int | None = None) -> dict[str, list[Any]]:
+    """The harnesses by primitive; of each at most `cases` that JAX says it can run here.
+
+    Which ones are left depends on their names only: it is the same choice on every run.
+    """
+    found: dict[str, list[Any]] = {}
+    for harness in all_harnesses(x64):
+        found.setdefault(harness.group_name, []).append(harness)
+    if cases is None:
+        return found
+    return {group: _few(harnesses, cases) for group, harnesses in found.items()}
+
+
+def _few(harnesses: Iterable[Any], cases: int) -> list[Any]:
+    can_run = [harness for harness in harnesses if harness.filter(jax.default_backend())]
+    return sorted(can_run, key=lambda harness: zlib.crc32(harness.fullname.encode()))[:cases]
+
+
+# -- one case ---------------------------------------------------------------------------------
+
+
+def check(harness: Any, x64: bool) -> None:
+    """`ranges(f)` returns what f returns, bit for bit, and the ranges that the oracle finds.
+
+    Raises NotInJax where f itself does not run.
+    """
+    with jax.enable_x64(x64):
+        args, expected = _run_plain(harness, harness.dyn_fun)
+        outs, ranges = jr.ranges(harness.dyn_fun)(*args)
+        assert_same_outputs(outs, expected)
+        assert_same_ranges(ranges, oracle(harness.dyn_fun, *args)[1])
+
+
+def check_jitted(harness: Any, x64: bool) -> None:
+    """`jit(ranges(f))` returns what `jit(f)` does. XLA may fuse the two differently."""
+    with jax.enable_x64(x64):
+        args, expected = _run_plain(harness, jax.jit(harness.dyn_fun))
+        outs, _ = jax.jit(jr.ranges(harness.dyn_fun))(*args)
+        assert_same_outputs(outs, expected, rtol=1e-5)
+
+
+def _run_plain(harness: Any, fun: Callable[..., Any]) -> tuple[list[Any], Any]:
+    """A harness's arguments, and what plain JAX makes of them."""
+    if not harness.filter(jax.default_backend()):
+        raise NotInJax("the harness says so")
+    args = harness.dyn_args_maker(np.random.RandomState(zlib.crc32(harness.fullname.encode())))
+    try:
+        return args, jax.block_until_ready(fun(*args))
+    except Exception as error:
+        raise NotInJax(f"{type(error).__name__} in plain JAX") from error
+
+
+def assert_same_outputs(got: Any, expected: Any, rtol: float = 0.0) -> None:
+    """The same structure, types and values; to the bit (all NaNs being equal) if rtol is 0."""
+    assert jax.tree.structure(got) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        assert jax.typeof(a) == jax.typeof(b), f"got {jax.typeof(a)}, expected {jax.typeof(b)}"
+        assert a.weak_type == b.weak_type
+        _assert_same_values(a, b, rtol)
+
+
+def _assert_same_values(got: Any, expected: Any, rtol: float) -> None:
+    a, b = _numpy(got), _numpy(expected)
+    if rtol and a.dtype.kind in "fc":
+        np.testing.assert_allclose(a, b, rtol=max(rtol, 2 * jax.numpy.finfo(got.dtype).eps))
+        return
+    same = (_bits(a) == _bits(b)).all(axis=1)
+    few = f"{a[~same][:3]}, expected {b[~same][:3]}"
+    assert same.all(), f"{np.sum(~same)} of {same.size} numbers differ: got {few}"
+
+
+def _numpy(x: Any) -> np.ndarray:
+    """The numbers in an array, flat; complex ones are two each, narrow floats are float32."""
+    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+        x = jax.random.key_data(x)
+    flat = np.asarray(x).ravel()
+    if flat.dtype.kind == "c":
+        return flat.view(flat.real.dtype)
+    narrow = jax.dtypes.issubdtype(flat.dtype, np.floating) and flat.dtype.itemsize < 4
+    return flat.astype(np.float32) if narrow else flat
+
+
+def _bits(x: np.ndarray) -> np.ndarray:
+    """A row of bytes for each element, the same one for all NaNs."""
+    if x.dtype.kind == "f":
+        x = np.where(np.isnan(x), np.array(np.nan, x.dtype), x)
+    return x.view(np.uint8).reshape(x.size, x.itemsize)
+
+
+# -- all of them ------------------------------------------------------------------------------
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.harnesses")
+    parser.add_argument("--x64", action="store_true", help="JAX's list with 64-bit types on")
+    parser.add_argument("--jit", action="store_true", help="compare jit(ranges(f)) with jit(f)")
+    parser.add_argument("name", nargs="?", default="", help="only cases whose name has this in it")
+    options = parser.parse_args()
+    warnings.simplefilter("error")
+    started, outcomes = time.perf_counter(), collections.Counter()
+    for harness in all_harnesses(options.x64):
+        if options.name in harness.fullname:
+            outcomes[_outcome(harness, check_jitted if options.jit else check, options.x64)] += 1
+    seconds = time.perf_counter() - started
+    print(f"jax {jax.__version__}, x64={options.x64}, jit={options.jit}: {seconds:.0f} s")
+    for outcome, count in outcomes.most_common():
+        print(f"{count:6} {outcome}")
+
+
+def _outcome(harness: Any, check: Callable[[Any, bool], None], x64: bool) -> str:
+    try:
+        check(harness, x64)
+    except NotInJax as reason:
+        return f"not run: {reason}"
+    except Exception as error:
+        print(f"{harness.fullname}: {type(error).__name__}: {error}", flush=True)
+        return "failed"
+    return "passed"
+
+
+if __name__ == "__main__":
+    main()
