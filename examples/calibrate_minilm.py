@@ -30,12 +30,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 from rich.progress import track
+from sentences import sentences
 
 import jax_ranges as jr
-from sentences import sentences
 
 try:
     import minilm
@@ -45,7 +46,7 @@ except ModuleNotFoundError as error:
 
 BATCH = 32
 LENGTH = 48  # word pieces in a sentence; 97 of 100 sentences fit
-LARGEST_FLOAT16 = 65504.0
+MASK = float(np.finfo(np.float32).max)
 
 TRIPLES = (  # a sentence, the same in other words, and one that only looks like it
     (
@@ -144,7 +145,7 @@ def calibrate(
 
 
 class Peak(NamedTuple):
-    """The largest magnitude of one operation, and in which layer, if they share the site."""
+    """The largest magnitude of one operation, and in which layer, if the layers share it."""
 
     size: float
     name: str
@@ -152,27 +153,30 @@ class Peak(NamedTuple):
 
 
 def peaks(ranges: jr.Ranges) -> list[Peak]:
-    """One for each operation, the largest first."""
-    found = [_peak(name, seen) for name, seen in ranges.items()]
+    """One for each operation on floats, the largest first."""
+    floats = [site.name for site in ranges.sites if jnp.issubdtype(site.dtype, jnp.floating)]
+    found = [_peak(name, ranges[name]) for name in floats]
     return sorted(found, key=lambda peak: peak.size, reverse=True)
 
 
 def _peak(name: str, seen: jr.Range) -> Peak:
-    # In float64, where the magnitude of the least integer is not negative again.
-    sizes = np.maximum(np.abs(np.float64(seen.min)), np.abs(np.float64(seen.max)))
-    return Peak(float(sizes.max()), name, int(sizes.argmax()) if sizes.ndim else None)
+    sizes = np.maximum(np.abs(seen.min), np.abs(seen.max))
+    return Peak(float(np.max(sizes)), name, int(np.argmax(sizes)) if np.ndim(sizes) else None)
 
 
 def summarise(ranges: jr.Ranges, console: Console, count: int = 5) -> None:
-    """Say which operations have the largest values; those of the mask, float32's least, apart."""
+    """Say which operations have the largest values, and how many hold the mask.
+
+    The mask that hides padding is float32's least number. It is meant to be huge, and so is what
+    it is added to; no scale can serve it and the other values of such an operation.
+    """
     found = peaks(ranges)
-    huge = [peak for peak in found if peak.size > LARGEST_FLOAT16]
-    console.print(f"{len(huge)} operations hold what float16 cannot, up to {found[0].size:.3g}:")
-    console.print(f"  the mask of {found[0].name}, and what it is added to", markup=False)
-    console.print(f"the {count} largest others:")
-    for size, name, layer in found[len(huge) :][:count]:
+    masked = [peak for peak in found if peak.size > MASK / 2]
+    console.print(f"{len(masked)} operations hold the padding mask, {-MASK:.4g}.")
+    console.print(f"The {count} largest of the others (float16 ends at 65504):")
+    for size, name, layer in found[len(masked) :][:count]:
         where = "" if layer is None else f", layer {layer}"
-        console.print(f"  {size:10.4g}  {name}{where}", markup=False, highlight=False)
+        console.print(f"  {size:9.4g}  {name}{where}", markup=False, soft_wrap=True)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -5,7 +5,7 @@ out, ranges = jr.ranges(f)(*args)
 
 from jax_ranges.files import load
 from jax_ranges.plan import Plan
-from jax_ranges.ranges import Range, Ranges, UnknownSite
+from jax_ranges.ranges import Range, Ranges, UnknownSiteError
 from jax_ranges.site import Site
 from jax_ranges.stats import MinMax, Statistic
 from jax_ranges.transform import plan, ranges
@@ -17,7 +17,7 @@ __all__ = [
     "Ranges",
     "Site",
     "Statistic",
-    "UnknownSite",
+    "UnknownSiteError",
     "load",
     "plan",
     "ranges",

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+from jax.core import ShapedArray, Tracer
 from jax.extend import source_info_util as siu
 from jax.extend.core import JaxprEqn, Literal
 
@@ -49,7 +50,7 @@ def opened(jaxpr: Any) -> tuple[Any, tuple[Any, ...]]:
 
 @contextlib.contextmanager
 def in_equation(eqn: JaxprEqn, scope: str | None = None) -> Iterator[None]:
-    """Whatever is traced inside is attributed to `eqn`: its scopes, its user's line, its context."""
+    """What is traced inside is attributed to `eqn`: its scopes, its user's line, its context."""
     stack = siu.current_name_stack() + eqn.source_info.name_stack
     if scope is not None:
         stack = stack.extend(scope)
@@ -125,7 +126,7 @@ def static_arguments(fun: Callable[..., Any]) -> tuple[frozenset[int], frozenset
 
 def retyped(value: Any, aval: Any) -> Any:
     """`value` with the weak type that `aval` has."""
-    if not isinstance(aval, jax.core.ShapedArray) or not hasattr(value, "weak_type"):
+    if not isinstance(aval, ShapedArray) or not hasattr(value, "weak_type"):
         return value
     if value.weak_type == aval.weak_type:
         return value
@@ -140,7 +141,7 @@ def is_literal(atom: Any) -> bool:
 
 
 def is_traced(value: Any) -> bool:
-    return isinstance(value, jax.core.Tracer)
+    return isinstance(value, Tracer)
 
 
 # -- meshes -----------------------------------------------------------------------------------

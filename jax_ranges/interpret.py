@@ -82,7 +82,7 @@ class Interpreter:
     def _equation(self, equation: Equation, values: list[Any]) -> tuple[list[Any], list[Block]]:
         eqn, blocks = equation.eqn, []
         with compat.in_equation(eqn):
-            if equation.frames and (equation.measures or self.silent and eqn.effects):
+            if equation.frames and (equation.measures or (self.silent and eqn.effects)):
                 rule = RULES[eqn.primitive.name]
                 results, block = rule.run(self, eqn, equation.frames, values)
                 blocks.append(block)
@@ -104,10 +104,8 @@ class Interpreter:
         stat = self.stats[k]
         if source.known is not None and isinstance(stat, MinMax):
             return jax.tree.map(np.asarray, source.known())
-        if not compat.is_traced(value):
-            return _jitted_measure(stat)(value)
         value = lax.stop_gradient(value)
-        return stat.measure(lax.optimization_barrier(value) if source.frozen else value)
+        return _jitted(stat)(lax.optimization_barrier(value) if source.frozen else value)
 
     # -- what rules call ------------------------------------------------------------------
 
@@ -153,6 +151,6 @@ def _jit_key(eqn: Any) -> tuple[Any, ...]:
 
 
 @functools.lru_cache(maxsize=64)
-def _jitted_measure(stat: Statistic) -> Callable[..., Any]:
-    """For values that are not traced, one dispatch a site instead of one an operation."""
+def _jitted(stat: Statistic) -> Callable[..., Any]:
+    """Its `measure`, traced once for all values of a type, and called in one dispatch."""
     return jax.jit(stat.measure)

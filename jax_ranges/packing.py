@@ -41,8 +41,9 @@ class Leaf(NamedTuple):
 class Group:
     """The kind of states that are packed together.
 
-    They have the same identity, whose arrays are `leaves`. A leaf of the packed state has the shape `[*lead, n, *shape]`: the trip counts of stacked
-    loops, the number of sites, and the shape that the leaf has for one site.
+    They have the same identity, whose arrays are `leaves`. A leaf of the packed state has the
+    shape `[*lead, n, *shape]`: the trip counts of stacked loops, the number of sites, and the
+    shape that the leaf has for one site.
     """
 
     stat: int

@@ -283,7 +283,7 @@ class Planner:
             for scope in program.scopes:
                 self.stack = self.stack.extend(scope)
             stacks = program.trips is not None
-            self.lead = (*saved[1], program.trips) if stacks else saved[1]
+            self.lead = saved[1] if program.trips is None else (*saved[1], program.trips)
             frame = Frame(*compat.opened(program.jaxpr), self.lead, stacks)
             frames.append(frame)
             arguments = self.entering(frame, program, operands)
@@ -292,8 +292,8 @@ class Planner:
                 if link.back is not None:
                     self.carried[argument.feeds[-1]] = outs[link.back].feeds
             for value, link in zip(outs, program.results, strict=True):
-                if link.index is not None:
-                    returned[link.index].append((value, link.exact))
+                if link.outer is not None:
+                    returned[link.outer].append((value, link.exact))
         self.stack, self.lead = saved
         equation.frames = tuple(frames)
         return [self.leaving(equation, i, found) for i, found in enumerate(returned)]
@@ -301,7 +301,8 @@ class Planner:
     def entering(self, frame: Frame, program: Program, operands: list[Value]) -> list[Value]:
         arguments = []
         for i, (var, link) in enumerate(zip(frame.jaxpr.invars, program.operands, strict=True)):
-            outer = operands[link.index]
+            assert link.outer is not None
+            outer = operands[link.outer]
             if not link.exact or outer.known is None:
                 feeds = outer.feeds
                 if link.back is not None:
@@ -357,9 +358,7 @@ def _last_uses(jaxpr: Any) -> list[tuple[Any, ...]]:
 
 def is_measurable(aval: Any) -> bool:
     """Arrays of numbers are; PRNG keys, tokens, refs and float0 are not."""
-    if not isinstance(aval, jax.core.ShapedArray) or jnp.issubdtype(
-        aval.dtype, jax.dtypes.extended
-    ):
+    if not isinstance(aval, compat.ShapedArray) or jnp.issubdtype(aval.dtype, jax.dtypes.extended):
         return False
     return aval.dtype == np.dtype(bool) or (
         aval.dtype != jax.dtypes.float0 and bool(jnp.issubdtype(aval.dtype, np.number))

@@ -60,7 +60,7 @@ class Range:
     __or__ = merge
 
     def __eq__(self, other: object) -> Any:
-        """Same values of the same dtypes (arrays: all of them); traced ranges cannot be compared."""
+        """Same values of the same dtypes, in arrays all of them; not for traced ranges."""
         if not isinstance(other, Range):
             return NotImplemented
         return all(
@@ -76,7 +76,7 @@ class Range:
         return f"Range(min={self.min!s}, max={self.max!s}, nan={bool(self.nan)})"
 
 
-class UnknownSite(KeyError):
+class UnknownSiteError(KeyError):
     """No site of that name."""
 
     def __str__(self) -> str:  # KeyError would show the message's repr
@@ -103,7 +103,7 @@ class Ranges(Mapping[str, Range]):
       >>> first["ex"]
       Traceback (most recent call last):
       ...
-      jax_ranges.ranges.UnknownSite: no site 'ex'; the nearest are 'exp'
+      jax_ranges.ranges.UnknownSiteError: no site 'ex'; the nearest are 'exp'
     """
 
     def __init__(self, block: Block, layout: Layout):
@@ -150,7 +150,7 @@ class Ranges(Mapping[str, Range]):
         if index is None:
             near = _nearest(name, list(self))
             hint = "; the nearest are " + ", ".join(map(repr, near)) if near else ""
-            raise UnknownSite(f"no site {name!r}{hint}")
+            raise UnknownSiteError(f"no site {name!r}{hint}")
         return index
 
     def _range(self, index: int) -> Range:

@@ -166,7 +166,7 @@ class MinMax(Statistic):
 
 def extrema_of(array: Any) -> Extrema:
     """The state of MinMax of a concrete array, computed by numpy."""
-    x = np.asarray(array).ravel()
+    x: Any = np.asarray(array).ravel()
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         x = np.concatenate([x.real, x.imag])
     carrier = keys.carrier_dtype(x.dtype)
@@ -174,7 +174,7 @@ def extrema_of(array: Any) -> Extrema:
     values = x.astype(carrier)
     lo, hi = np.fmin.reduce(values, initial=most), np.fmax.reduce(values, initial=least)
     nan = np.isnan(values).any() if keys.is_float(carrier) else False
-    return MinMax().state(*map(np.asarray, (lo, hi, nan)), x.dtype, np)
+    return MinMax().state(np.asarray(lo), np.asarray(hi), np.asarray(nan), x.dtype, np)
 
 
 # -- measuring: the one place where it is decided how -----------------------------------------
@@ -211,16 +211,19 @@ def extrema(*operands: jax.Array) -> tuple[jax.Array, ...]:
     starts = [_start(op, x.dtype) for op, x in zip(_FOLDS, operands, strict=False)]
     last, every = (operands[0].ndim - 1,), tuple(range(operands[0].ndim))
     stages = [last, every[:-1]] if operands[0].size >= TWO_STAGES and len(every) > 1 else [every]
-    together = jax.default_backend() == "cpu" and jax.device_count() == 1
     for axes in stages:
-        if together:
-            operands = tuple(lax.reduce(operands, tuple(starts), _fold_all[len(operands)], axes))
+        if _together():
+            operands = tuple(lax.reduce(operands, tuple(starts), _FOLD_ALL[len(operands)], axes))
         else:
             operands = tuple(
                 lax.reduce(x, start, op, axes)
                 for x, start, op in zip(operands, starts, _FOLDS, strict=False)
             )
     return operands
+
+
+def _together() -> bool:
+    return jax.default_backend() == "cpu" and jax.device_count() == 1
 
 
 _FOLDS = (lax.min, lax.max, lax.max)
@@ -239,4 +242,4 @@ def _fold_three(a: Any, b: Any) -> Any:
     return lax.min(a[0], b[0]), lax.max(a[1], b[1]), lax.max(a[2], b[2])
 
 
-_fold_all = {2: _fold_two, 3: _fold_three}
+_FOLD_ALL = {2: _fold_two, 3: _fold_three}

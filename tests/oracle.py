@@ -262,7 +262,7 @@ def _extremes(dtype: Any) -> tuple[Any, Any]:
     """The least and the largest value, which are the maximum and the minimum of nothing."""
     if jnp.issubdtype(dtype, np.inexact):
         return -np.inf, np.inf
-    if dtype == bool:
+    if jnp.issubdtype(dtype, np.bool_):
         return False, True
     return int(jnp.iinfo(dtype).min), int(jnp.iinfo(dtype).max)
 

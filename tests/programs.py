@@ -36,7 +36,9 @@ from jax import lax
 MAX_DEPTH = 3
 MAX_ELEMENTS = 12
 SHAPES = ((), (3,), (2, 4), (0, 3))
-FLOATS = ("float32", "bfloat16", "float16")
+# What is made in other shapes is summed up in a scalar: each new shape is another compilation
+# of each operation.
+KEPT_SHAPES = frozenset({*SHAPES, (1,), (2,), (4,), (8,)})
 WILD = (*["float32"] * 6, "bfloat16", "float16", "int32", "uint8", "bool", "complex64")
 WIDE = ("float64", "float64", "int64")
 SPECIAL = (np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-40, -1e-45, 3e38, -6e4, 1e-30, 0.1, 1.0, -1.0)
@@ -64,7 +66,7 @@ class Program:
 
 
 def random_program(seed: int, flavour: str = "wild") -> Program:
-    draw = Draw.of_seed(seed, flavour, ())
+    draw = Draw.of_seed(seed, flavour, (), bans=_bans(flavour))
     x64 = draw.chance(0.2)
     with jax.enable_x64(x64):
         dtypes = {"smooth": ["float32"], "exact": ["float32", *WILD]}.get(flavour, [*WILD])
@@ -78,6 +80,11 @@ def random_program(seed: int, flavour: str = "wild") -> Program:
     return Program(seed, flavour, body, tuple(args), x64)
 
 
+def _bans(flavour: str) -> frozenset[str]:
+    """Smooth programs are made to be differentiated, in reverse."""
+    return frozenset({"while"} if flavour == "smooth" else ())
+
+
 def other_args(program: Program, seed: int) -> tuple[Any, ...]:
     """Arguments of the same types, with other values."""
     draw = Draw.of_seed([program.seed, seed], program.flavour, ())
@@ -88,7 +95,7 @@ def other_args(program: Program, seed: int) -> tuple[Any, ...]:
 
 
 def _outputs(seed: int, flavour: str, captures: tuple[Any, ...], *args: Any) -> Any:
-    draw = Draw.of_seed(seed, flavour, captures)
+    draw = Draw.of_seed(seed, flavour, captures, bans=_bans(flavour))
     pool = block(draw, args)
     outs = {"last": pool[-1], "others": [draw.pick(pool) for _ in range(draw.below(3))]}
     if draw.chance(0.1):
@@ -209,15 +216,22 @@ def converted(x: Any, dtype: Any) -> Any:
     return lax.convert_element_type(x, np.dtype(dtype))
 
 
+def scalar(x: Any) -> Any:
+    """One number that depends on all of `x`."""
+    if not x.size:
+        return np.ones((), x.dtype)
+    if not x.ndim:
+        return x
+    return (lax.reduce_sum if is_complex(x) else lax.reduce_max)(x, tuple(range(x.ndim)))
+
+
 def shaped(x: Any, shape: Sequence[int]) -> Any:
-    """The elements of `x`, repeated or cut, in a shape."""
+    """Something of another shape that depends on `x`."""
     if x.shape == tuple(shape):
         return x
-    flat, count = lax.reshape(x, (x.size,)), math.prod(shape)
-    if not x.size:
-        return jnp.full(shape, 1, x.dtype)
-    copies = -(-count // x.size)
-    return lax.reshape(lax.slice(lax.concatenate([flat] * (copies or 1), 0), (0,), (count,)), shape)
+    if x.size == math.prod(shape):
+        return lax.reshape(x, shape)
+    return lax.broadcast_in_dim(scalar(x), shape, ())
 
 
 def like(x: Any, other: Any) -> Any:
@@ -402,9 +416,9 @@ def joined(draw: Draw, pool: Pool) -> Pool:
 
 def sliced(draw: Draw, pool: Pool) -> Pool:
     x = find(draw, pool, has_rows)
-    size = 1 + draw.below(x.shape[0])
+    size = draw.pick((1, x.shape[0]))
     rest = tuple(x.shape[1:])
-    start = _index(draw, pool, x)
+    start = _index(draw, pool)
     starts = (start, *[np.zeros((), start.dtype)] * len(rest))
     options: list[Callable[[], Any]] = [
         lambda: lax.slice(x, (0,) * x.ndim, (size, *rest)),
@@ -415,17 +429,14 @@ def sliced(draw: Draw, pool: Pool) -> Pool:
     return [draw.pick(options)()]
 
 
-def _index(draw: Draw, pool: Pool, x: Any) -> Any:
+def _index(draw: Draw, pool: Pool) -> Any:
     """A scalar int32 that depends on data and may be out of bounds."""
-    del x
-    number = find(draw, pool, is_ordered, is_full)
-    first = lax.reshape(lax.slice(lax.reshape(number, (number.size,)), (0,), (1,)), ())
-    return converted(first, "int32")
+    return converted(scalar(find(draw, pool, is_ordered)), "int32")
 
 
 def gathered(draw: Draw, pool: Pool) -> Pool:
     x = find(draw, pool, has_rows)
-    i = lax.reshape(_index(draw, pool, x), (1,))
+    i = lax.reshape(_index(draw, pool), (1,))
     i = lax.concatenate([i, np.asarray([1], "int32")], 0)
     mode = draw.pick(("fill", "clip"))
     if draw.chance(0.6):
@@ -507,7 +518,7 @@ def scanned(draw: Draw, pool: Pool) -> Pool:
 
     unroll = draw.pick((1, 1, 1, 2))
     out, ys = lax.scan(step, jnp.asarray(carry), xs, reverse=draw.chance(0.3), unroll=unroll)
-    return [*ys, out] if all(y.size <= 4 * MAX_ELEMENTS for y in ys) else [out]
+    return [*ys, out]
 
 
 def looped(draw: Draw, pool: Pool) -> Pool:
@@ -515,7 +526,7 @@ def looped(draw: Draw, pool: Pool) -> Pool:
     body, x = draw.body(), find(draw, pool)
     trips = draw.below(4)
     if "while" not in draw.bans and draw.chance(0.6):
-        trips = lax.clamp(np.int32(0), _index(draw, pool, x), np.int32(3))
+        trips = lax.clamp(np.int32(0), _index(draw, pool), np.int32(3))
     return [lax.fori_loop(0, trips, lambda i, x: like(body(converted(i, "float32"), x)[-1], x), x)]
 
 
@@ -534,8 +545,7 @@ def repeated(draw: Draw, pool: Pool) -> Pool:
 
 
 def _truth(x: Any) -> Any:
-    """One boolean, true unless all of `x` is zero (or it is empty)."""
-    return lax.reduce_or(converted(x, "bool"), tuple(range(x.ndim)))
+    return converted(scalar(x), "bool")
 
 
 def branched(draw: Draw, pool: Pool) -> Pool:
@@ -544,11 +554,11 @@ def branched(draw: Draw, pool: Pool) -> Pool:
     branches = [lambda *xs, body=body: like(body(*xs)[-1], xs[0]) for body in bodies]
     if len(branches) == 2 and draw.chance(0.6):
         return [lax.cond(_truth(find(draw, pool)), *branches, *operands)]
-    return [lax.switch(_index(draw, pool, operands[0]), branches, *operands)]
+    return [lax.switch(_index(draw, pool), branches, *operands)]
 
 
 def custom_jvp(draw: Draw, pool: Pool) -> Pool:
-    body, x = draw.body(), find(draw, pool, is_float)
+    body, x = draw.body("custom_vjp"), find(draw, pool, is_float)
     fun = jax.custom_jvp(lambda x: like(body(x)[-1], x))
     fun.defjvp(lambda primals, tangents: (fun(*primals), lax.mul(tangents[0], like(x, x) * 0 + 3)))
     return [fun(x)]
@@ -562,15 +572,14 @@ def custom_vjp(draw: Draw, pool: Pool) -> Pool:
 
 
 def checkpointed(draw: Draw, pool: Pool) -> Pool:
-    body = draw.body()
+    body = draw.body()  # differentiated only where the checkpoint is
     policy = draw.pick((None, jax.checkpoint_policies.dots_saveable))
     return jax.checkpoint(lambda *xs: body(*xs)[-2:], policy=policy)(*_some(draw, pool))
 
 
 def mapped(draw: Draw, pool: Pool) -> Pool:
     body, x = draw.body(), find(draw, pool, has_rows)
-    outs = jax.vmap(lambda x, y: body(y, x)[-1:], (0, None))(x, find(draw, pool))
-    return outs if all(y.size <= 4 * MAX_ELEMENTS for y in outs) else [x]
+    return jax.vmap(lambda x, y: body(y, x)[-1:], (0, None))(x, find(draw, pool))
 
 
 def differentiated(draw: Draw, pool: Pool) -> Pool:
@@ -620,7 +629,7 @@ NESTS: dict[Step, int] = {
     **{custom_vjp: 2, checkpointed: 2, mapped: 2, differentiated: 3, pushed: 1, linearized: 1},
     **{scoped: 3},
 }
-NOT_SMOOTH = frozenset({convert, bitcast, gathered, topped, with_capture, repeated})
+NOT_SMOOTH = frozenset({convert, bitcast, gathered, topped, with_capture})
 NOT_EXACT = frozenset({differentiated, pushed, linearized})
 BANNED = {"while": frozenset({repeated}), "custom_vjp": frozenset({custom_vjp})}
 
@@ -631,7 +640,8 @@ def block(draw: Draw, values: Sequence[Any]) -> Pool:
     plain, nests = _weighted(draw, PLAIN), _weighted(draw, NESTS)
     for _ in range(2 + draw.below(3 if draw.depth else 5)):
         nest = draw.depth < MAX_DEPTH and draw.chance(0.25 if draw.depth else 0.2)
-        pool += draw.pick(nests if nest else plain)(draw, pool)
+        made = draw.pick(nests if nest else plain)(draw, pool)
+        pool += [x if x.shape in KEPT_SHAPES else scalar(x) for x in made]
     return pool
 
 

@@ -16,25 +16,33 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jax_ranges as jr
 import numpy as np
 import pytest
+from rich.console import Console
+
+import jax_ranges as jr
 from jax_ranges.plan import Row
 from jax_ranges.ranges import from_states
 from jax_ranges.report.html import ranges_html
 from jax_ranges.report.rows import (
-    Gauge, bar_text, cut_name, dtype_text, number_text, rows_of, spark_text, unreadable,
+    Gauge,
+    bar_text,
+    cut_name,
+    dtype_text,
+    number_text,
+    rows_of,
+    spark_text,
+    unreadable,
 )
 from jax_ranges.report.tables import plain, plan_table, ranges_table, summary
 from jax_ranges.site import Site
 from jax_ranges.stats import MinMax
-from rich.console import Console
 
 GOLDEN = Path(__file__).parent / "golden"
 
 # Only operations that are exact on every machine. A text of its own, so that the lines that the
 # report names stay the same when this file changes.
-PROGRAM = '''
+PROGRAM = """
 import jax
 from jax import lax
 
@@ -52,7 +60,7 @@ def model(x, n):
     chosen = lax.cond(n > 0, lambda v: v + 0.5, lambda v: v * 0.5, h)
     last, each = lax.scan(lambda c, _: (c * 4.0, c + 1.0), x[1], length=6)
     return masked, square, ratio, chosen, last, each, n * 3, lax.sqrt(-x - 1.0)
-'''
+"""
 
 
 def program() -> Any:
@@ -69,13 +77,15 @@ def ranges() -> jr.Ranges:
     return jr.ranges(program(), loops="stack")(*ARGUMENTS)[1]
 
 
-def made(*extrema: tuple[float, float, bool], dtype: Any = np.float32, names: Any = None) -> Any:
+def made(*extrema: tuple[float, float, bool], names: Any = None) -> jr.Ranges:
     """Ranges of these (min, max, nan)."""
+    float32 = np.dtype(np.float32)
     names = names or [f"site_{i}" for i in range(len(extrema))]
-    sites = [Site(name, "add", 0, (2,), np.dtype(dtype)) for name in names]
-    states = [
-        {MinMax(): MinMax().state(*map(np.asarray, found), np.dtype(dtype), np)}
-        for found in extrema
+    sites = [Site(name, "add", 0, (2,), float32) for name in names]
+    stat = MinMax()
+    states: list[Any] = [
+        {stat: stat.state(np.float32(lo), np.float32(hi), np.asarray(nan), float32, np)}
+        for lo, hi, nan in extrema
     ]
     return from_states(sites, states)
 
@@ -138,24 +148,23 @@ def test_nan_inf_and_what_was_not_observed_are_said() -> None:
     assert "-inf" in inf and inf.endswith("∞")
     assert unseen.split() == ["site_3", "[2]", "f32", "not", "observed"]
     caption = plain(ranges_table(ranges), width=80).split("\n")[-1]
-    assert caption == (
-        "4 sites · 1 not observed · 1 with NaN · 1 with inf · largest 2 at site_1"
-    )
+    assert caption == ("4 sites · 1 not observed · 1 with NaN · 1 with inf · largest 2 at site_1")
 
 
 def test_a_site_that_saw_only_nan_is_observed_and_has_no_numbers() -> None:
     (row,) = rows_of(made((math.inf, -math.inf, True)))
     assert (row.observed, row.nan, row.min, row.max, row.amax) == (True, True, None, None, None)
-    assert summary(made((math.inf, -math.inf, True))).split("\n")[-1].split()[3:] == [
-        "nan", "nan", "NaN",
-    ]
+    line = summary(made((math.inf, -math.inf, True))).split("\n")[-1]
+    assert line.split()[3:] == ["nan", "nan", "NaN"]
 
 
 def colours(renderable: Any, terminal: bool) -> str:
     file = io.StringIO()
-    Console(
-        file=file, width=100, force_terminal=terminal, color_system="standard", _environ={}
-    ).print(renderable)
+    system = "standard" if terminal else "auto"
+    console = Console(
+        file=file, width=100, force_terminal=terminal, color_system=system, _environ={}
+    )
+    console.print(renderable)
     return file.getvalue()
 
 
@@ -165,6 +174,32 @@ def test_there_is_colour_on_a_terminal_and_nowhere_else(ranges: jr.Ranges) -> No
     assert "\x1b[33mmeasured" in colours(plan, terminal=True)
     assert "\x1b" not in colours(ranges, terminal=False) + colours(plan, terminal=False)
     assert "\x1b" not in repr(ranges) + repr(plan)
+
+
+def test_a_terminal_without_unicode_gets_other_characters(ranges: jr.Ranges) -> None:
+    file = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    Console(file=file, width=120, _environ={}).print(ranges)
+    file.seek(0)
+    text = file.read()
+    assert "####" in text and "?" not in text
+
+
+@pytest.mark.parametrize(
+    "source, shown",
+    [
+        ("/here/model/layers.py:3", "model/layers.py:3"),
+        ("/there/model/deep/layers.py:3", "deep/layers.py:3"),
+        ("/here/venv/lib/site-packages/flax/linen/linear.py:3", "flax/linen/linear.py:3"),
+        ("C:\\work\\model\\layers.py:3", "model/layers.py:3"),
+        ("", ""),
+    ],
+)
+def test_sources_are_shortened(source: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getcwd", lambda: "/here")
+    site = Site("add", "add", 0, (), np.dtype(bool), source)
+    state: Any = {MinMax(): MinMax().identity(site.dtype)}
+    (row,) = rows_of(from_states([site], [state]))
+    assert row.source == shown
 
 
 def test_a_scope_can_neither_break_a_line_nor_reach_the_terminal() -> None:
@@ -291,7 +326,9 @@ def test_rows_hold_exact_python_numbers() -> None:
     rows = {row.dtype: row for row in rows_of(ranges)}
     found = {dtype: (row.min, row.max, row.amax) for dtype, row in rows.items()}
     assert found == {
-        "i32": (-2, 101, 101), "bool": (False, True, True), "i4": (-3, 4, 4),
+        "i32": (-2, 101, 101),
+        "bool": (False, True, True),
+        "i4": (-3, 4, 4),
         "bf16": (-3.0, 100.0, 100.0),
     }
     assert all(type(row.min) in (int, float, bool) for row in rows.values())

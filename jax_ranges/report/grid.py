@@ -74,6 +74,7 @@ class Grid:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for base, line in self._lines(options.max_width):
             for text, style in _merged(line):
+                text = _ascii(text, options.encoding) if options.ascii_only else text
                 full = f"{base} {style}".strip()
                 yield Segment(text, console.get_style(full) if full else None)
             yield Segment.line()
@@ -134,6 +135,14 @@ def _joined(cells: Sequence[Cell]) -> Cell:
     for cell in cells:
         runs += [(GAP, ""), *cell] if runs else cell
     return runs
+
+
+_ASCII = str.maketrans("…─█▉▊▋▌▍▎▏▸∞×·⁻⁰¹²³⁴⁵⁶⁷⁸⁹▁▂▃▄▅▆▇", "~-######-->!x.-0123456789_..--==")
+
+
+def _ascii(text: str, encoding: str) -> str:
+    """For terminals and files that are not in Unicode, where printing would raise."""
+    return text.translate(_ASCII).encode(encoding, "replace").decode(encoding)
 
 
 def _merged(cell: Cell) -> Cell:

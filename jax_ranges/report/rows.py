@@ -219,7 +219,7 @@ def cut_name(name: str, width: int) -> str:
       >>> cut_name("Encoder/layer_0/attn/jit(tril)/select_n", 31)
       'Encoder/…/jit(tril)/select_n'
       >>> cut_name("transpose(jvp(Encoder))/layer_0/attn/dot_general", 34)
-      'transpose…/layer_0/attn/dot_general'
+      'transpos…/layer_0/attn/dot_general'
     """
     if len(name) <= width:
         return name
@@ -251,18 +251,18 @@ def cut_right(text: str, width: int) -> str:
 def _shortener() -> Callable[[str], str]:
     """Shortens `file:line`: from the current folder, or from the package, or the last two parts."""
     try:
-        here = os.path.join(os.getcwd(), "")
+        here = os.path.join(os.getcwd(), "").replace("\\", "/")
     except OSError:  # the current folder was deleted
         here = "\0"
 
     def short(source: str) -> str:
-        source = printable(source)
-        _, installed, inside = re.sub(r"\\", "/", source).rpartition("-packages/")
+        source = printable(source).replace("\\", "/")  # a file of ranges may come from Windows
+        _, installed, inside = source.rpartition("-packages/")
         if installed:
             return inside
         if source.startswith(here):
             return source[len(here) :]
-        return "/".join(re.split(r"[/\\]", source)[-2:])
+        return "/".join(source.split("/")[-2:])
 
     return short
 

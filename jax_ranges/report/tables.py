@@ -104,23 +104,16 @@ def _head(count: int, rows: Sequence[Row], why: str) -> str:
 
 
 def _table(rows: list[Row], limit: int | None, caption: bool = True) -> Grid:
-    shown = _shown(len(rows), limit)
-    hidden = rows[(limit or 0) // 2 : len(rows) - (limit or 0) // 2] if None in shown else []
-    name = column("site", [row.name for row in rows], lambda i, w: _site(rows[i], w), 32)
-    return Grid(
-        _layouts(name, rows),
-        shown,
-        lambda i: "" if rows[i].observed else "dim",
-        _elided(hidden),
-        _caption(rows) if caption else (),
-    )
-
-
-def _shown(count: int, limit: int | None) -> list[int | None]:
-    if limit is None or count <= limit + 1:  # a line that says "1 more" saves none
-        return list(range(count))
-    half = limit // 2
-    return [*range(half), None, *range(count - half, count)]
+    half = (limit or 0) // 2
+    if limit is None or len(rows) <= 2 * half + 1:  # a line that says "1 more" saves none
+        shown, hidden, order = rows, [], range(len(rows))
+    else:
+        end = len(rows) - half
+        shown, hidden = rows[:half] + rows[end:], rows[half:end]
+        order = [*range(half), None, *range(half, 2 * half)]
+    layouts = _layouts(shown, Gauge.of(rows))
+    dim = ["" if row.observed else "dim" for row in shown]
+    return Grid(layouts, order, dim.__getitem__, _elided(hidden), _caption(rows) if caption else ())
 
 
 def _elided(hidden: Sequence[Row]) -> str:
@@ -128,10 +121,11 @@ def _elided(hidden: Sequence[Row]) -> str:
     return f"… {len(hidden):,} more{odd}"
 
 
-def _layouts(name: Column, rows: list[Row]) -> list[tuple[Column, ...]]:
+def _layouts(rows: list[Row], gauge: Gauge) -> list[tuple[Column, ...]]:
     """From wide to narrow: the source goes first, then type and shape are merged."""
+    name = column("site", [row.name for row in rows], lambda i, w: _name(rows[i].name, w), 32)
     shape, dtype, merged = _types(rows)
-    least, nan, bar, source = _extremes(rows), _nan(rows), _bars(rows), _sources(rows)
+    least, nan, bar, source = _extremes(rows), _nan(rows), _bars(rows, gauge), _sources(rows)
     each = [_sparks(rows)] if any(row.lead for row in rows) else []
     return [
         (name, shape, dtype, least, nan, bar, *each, source),
@@ -145,10 +139,6 @@ def _layouts(name: Column, rows: list[Row]) -> list[tuple[Column, ...]]:
 
 def _least(column: Column, least: int) -> Column:
     return Column(column.title, column.natural, min(column.least, least), column.cell, column.right)
-
-
-def _site(row: Row, width: int) -> list[Run]:
-    return _name(row.name, width)
 
 
 def _name(name: str, width: int) -> list[Run]:
@@ -206,9 +196,8 @@ def _nan(rows: list[Row]) -> Column:
     return column("nan", [], lambda i, w: [("NaN", ALARM)] if rows[i].nan else [])
 
 
-def _bars(rows: list[Row]) -> Column:
+def _bars(rows: list[Row], gauge: Gauge) -> Column:
     """Bars on one scale; its ends are the heading."""
-    gauge = Gauge.of(rows)
     low, high = gauge.labels()
     places = [gauge.position(row) for row in rows]
 

@@ -13,13 +13,14 @@ from jax_ranges.stats import Statistic
 class Link(NamedTuple):
     """Which operand (or result) of the equation a variable of the inner program belongs to.
 
+    `outer`: its index; None for a predicate, which belongs to none.
     `exact`: whenever the equation runs, the values that the inner variable takes are, taken
     together, exactly those of the outer one. Then derived ranges reach across: those of inner
     sites may follow from outer sources, and the other way round.
     `back`: the output of the inner program that it takes the value of in the next iteration.
     """
 
-    index: int | None
+    outer: int | None
     exact: bool = False
     back: int | None = None
 
@@ -45,7 +46,8 @@ class Program:
 class Interpreter(Protocol):
     """What rules ask of the interpreter that they are handed."""
 
-    stats: tuple[Statistic, ...]
+    @property
+    def stats(self) -> tuple[Statistic, ...]: ...
 
     def run(self, frame: Any, values: Sequence[Any]) -> tuple[list[Any], Block]:
         """Evaluate a frame's program; its outputs, and the states of its sources."""

@@ -33,8 +33,8 @@ def _programs(eqn: Any, loops: str) -> tuple[Program, ...]:
 
 
 def _merge(chosen: Sequence[bool], these: Sequence[Any], others: Sequence[Any]) -> list[Any]:
-    these, others = iter(these), iter(others)
-    return [next(these) if c else next(others) for c in chosen]
+    left, right = iter(these), iter(others)
+    return [next(left) if c else next(right) for c in chosen]
 
 
 def _jvp_run(
@@ -95,9 +95,10 @@ def _vjp_run(
 def _instantiated(cotangent: Any) -> Any:
     if not isinstance(cotangent, SymbolicZero):
         return cotangent
-    if cotangent.dtype == jax.dtypes.float0:
-        return np.zeros(cotangent.shape, jax.dtypes.float0)
-    return jnp.zeros(cotangent.shape, cotangent.dtype)
+    aval: Any = cotangent.aval
+    if aval.dtype == jax.dtypes.float0:
+        return np.zeros(aval.shape, jax.dtypes.float0)
+    return jnp.zeros(aval.shape, aval.dtype)
 
 
 CUSTOM_JVP = Rule(_programs, _jvp_run)

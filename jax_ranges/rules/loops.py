@@ -61,7 +61,7 @@ def _while_programs(eqn: Any, loops: str) -> tuple[Program, ...]:
     cond_consts, body_consts = params["cond_nconsts"], params["body_nconsts"]
     first = cond_consts + body_consts
     carry = tuple(Link(first + i, back=i) for i in range(len(eqn.outvars)))
-    in_cond = (*(Link(i) for i in range(cond_consts)), *(Link(link.index) for link in carry))
+    in_cond = (*(Link(i) for i in range(cond_consts)), *(Link(link.outer) for link in carry))
     in_body = (*(Link(i) for i in range(cond_consts, first)), *carry)
     return (
         Program(("while", "cond"), params["cond_jaxpr"], in_cond, (Link(None),)),
