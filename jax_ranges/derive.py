@@ -144,7 +144,9 @@ def _when_negative(step: Step) -> bool:
 
 
 STEPS: dict[str, tuple[Callable[..., Any], Callable[[Step], bool]]] = {
-    "convert": (lambda xp, x, step: x.astype(step.out_dtype), _never),
+    # By way of the carrier, which holds both exactly: numpy cannot convert between all of the
+    # small floats.
+    "convert": (lambda xp, x, step: x.astype(carrier_dtype(step.dtype)), _never),
     "neg": (lambda xp, x, step: -x, _always),
     "not": (lambda xp, x, step: ~x, _always),
     "max": (lambda xp, x, step: xp.maximum(x, step.constant), _never),

@@ -109,6 +109,7 @@ class Ranges(Mapping[str, Range]):
     def __init__(self, block: Block, layout: Layout):
         self._arrays = [leaf for group in layout.groups for leaf in block.states[group]]
         self._layout = layout
+        self._cache: dict[Any, Any] = {}
 
     # -- pytree ---------------------------------------------------------------------------
 
@@ -118,7 +119,7 @@ class Ranges(Mapping[str, Range]):
     @classmethod
     def tree_unflatten(cls, layout: Layout, arrays: Any) -> Ranges:
         self = object.__new__(cls)
-        self._arrays, self._layout = list(arrays), layout
+        self._arrays, self._layout, self._cache = list(arrays), layout, {}
         return self
 
     # -- mapping --------------------------------------------------------------------------
@@ -156,26 +157,50 @@ class Ranges(Mapping[str, Range]):
     def _range(self, index: int) -> Range:
         k = self._statistic(lambda stat: isinstance(stat, MinMax), "MinMax()")
         site = self.sites[index]
-        parts = [self._image(chain, site) for chain in self._layout.places[k][index]]
-        return functools.reduce(Range.merge, parts)
+        chains = self._layout.places[k][index]
+        if not chains:
+            raise ValueError(
+                f"no range was taken at {site.name!r}: it comes from ranges without MinMax() that "
+                f"were merged with these"
+            )
+        return functools.reduce(Range.merge, [self._image(chain, site) for chain in chains])
 
     def _image(self, chain: Chain, site: Site) -> Range:
         """The range of one chain's result."""
-        state = self._state(chain.source)
-        xp = jnp if compat.is_traced(state.min) else np
         dtype = chain.steps[0].dtype if chain.steps else site.dtype
-        lo, hi, nan = MinMax().read(state, dtype, xp)
+        group, position = chain.source
+        lo, hi, nan = (part[..., position] for part in self._decoded(group, dtype))
+        xp = jnp if compat.is_traced(lo) else np
         lo, hi = apply(chain, lo, hi, xp)
         return Range(lo, hi, nan) if xp is jnp else Range(lo[()], hi[()], nan[()])
 
+    def _decoded(self, group: int, dtype: np.dtype) -> tuple[Any, Any, Any]:
+        """min, max and nan of a whole group, read as those of values of `dtype`."""
+        found = self._cache.get((group, dtype))
+        if found is None:
+            state = self._group_state(group)
+            traced = compat.is_traced(state.min)
+            found = MinMax().read(state, dtype, jnp if traced else np)
+            if not traced:
+                self._cache[group, dtype] = found
+        return found
+
+    def _group_state(self, group: int) -> Any:
+        kind = self._layout.groups[group]
+        first = sum(len(g.leaves) for g in self._layout.groups[:group])
+        leaves = self._arrays[first : first + len(kind.leaves)]
+        return kind.treedef.unflatten(
+            [leaf if compat.is_traced(leaf) else np.asarray(leaf) for leaf in leaves]
+        )
+
     def _state(self, slot: Slot) -> Any:
         group = self._layout.groups[slot.group]
-        first = sum(len(g.leaves) for g in self._layout.groups[: slot.group])
-        leaves = []
-        for array, leaf in zip(self._arrays[first:], group.leaves, strict=False):
-            array = array if compat.is_traced(array) else np.asarray(array)
-            leaves.append(array[(..., slot.position, *[slice(None)] * len(leaf.shape))])
-        return group.treedef.unflatten(leaves)
+        leaves = jax.tree.leaves(self._group_state(slot.group))
+        rows = [
+            array[(..., slot.position, *[slice(None)] * len(leaf.shape))]
+            for array, leaf in zip(leaves, group.leaves, strict=True)
+        ]
+        return group.treedef.unflatten(rows)
 
     def _statistic(self, wanted: Callable[[Statistic], bool], what: str) -> int:
         for k, stat in enumerate(self.stats):

@@ -25,7 +25,7 @@ import functools
 import math
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -342,9 +342,8 @@ def convert(draw: Draw, pool: Pool) -> Pool:
 
 def bitcast(draw: Draw, pool: Pool) -> Pool:
     x = find(draw, pool)
-    return [lax.bitcast_convert_type(x, np.int32 if x.dtype == np.float32 else np.uint32)] if (
-        x.dtype in (np.dtype("float32"), np.dtype("int32"))
-    ) else []
+    other = {"float32": np.int32, "int32": np.uint32}.get(x.dtype.name, x.dtype)
+    return [lax.bitcast_convert_type(x, other)]
 
 
 def clamp(draw: Draw, pool: Pool) -> Pool:
@@ -476,11 +475,15 @@ def made(draw: Draw, pool: Pool) -> Pool:
 def library(draw: Draw, pool: Pool) -> Pool:
     """Functions of jax.numpy and jax.nn, which are jitted and have rules of their own."""
     x = find(draw, pool, is_float, is_full)
-    smooth = (jax.nn.relu, jax.nn.silu, jax.nn.gelu, jax.nn.softplus, lambda x: jnp.where(x > 0, x, 2))
+    smooth = (jax.nn.relu, jax.nn.silu, jax.nn.gelu, jax.nn.softplus, _positive_or_2)
     wild = (jax.nn.relu6, jnp.nan_to_num, lambda x: jnp.clip(x, -1, 1), jax.nn.logsumexp, jnp.std)
-    exact = (jax.nn.relu, jax.nn.relu6, lambda x: jnp.where(x > 0, x, 2), jnp.isnan)
+    exact = (jax.nn.relu, jax.nn.relu6, _positive_or_2, jnp.isnan)
     table = {"smooth": smooth, "exact": exact}.get(draw.flavour, (*smooth, *wild, *exact))
     return [draw.pick(table)(x)]
+
+
+def _positive_or_2(x: Any) -> Any:
+    return jnp.where(x > 0, x, 2)
 
 
 # -- nests ------------------------------------------------------------------------------------
@@ -620,14 +623,42 @@ Step = Callable[[Draw, Pool], Pool]
 # Weights. What is compiled as a whole (nests, and library functions, which are jitted) costs
 # more time than anything else, so it is rarer than its interest.
 PLAIN: dict[Step, int] = {
-    **{unary: 5, binary: 4, with_literal: 6, with_capture: 2, convert: 2, clamp: 1, select: 2},
-    **{reduction: 3, cumulative: 1, dot: 1, movement: 4, padded: 1, joined: 2, sliced: 2},
-    **{gathered: 1, ordered: 1, topped: 1, made: 1, bitcast: 1, library: 1},
+    unary: 5,
+    binary: 4,
+    with_literal: 6,
+    with_capture: 2,
+    convert: 2,
+    clamp: 1,
+    select: 2,
+    reduction: 3,
+    cumulative: 1,
+    dot: 1,
+    movement: 4,
+    padded: 1,
+    joined: 2,
+    sliced: 2,
+    gathered: 1,
+    ordered: 1,
+    topped: 1,
+    made: 1,
+    bitcast: 1,
+    library: 1,
 }
 NESTS: dict[Step, int] = {
-    **{jitted: 3, donating: 1, scanned: 5, looped: 2, repeated: 2, branched: 3, custom_jvp: 2},
-    **{custom_vjp: 2, checkpointed: 2, mapped: 2, differentiated: 3, pushed: 1, linearized: 1},
-    **{scoped: 3},
+    jitted: 3,
+    donating: 1,
+    scanned: 5,
+    looped: 2,
+    repeated: 2,
+    branched: 3,
+    custom_jvp: 2,
+    custom_vjp: 2,
+    checkpointed: 2,
+    mapped: 2,
+    differentiated: 3,
+    pushed: 1,
+    linearized: 1,
+    scoped: 3,
 }
 NOT_SMOOTH = frozenset({convert, bitcast, gathered, topped, with_capture})
 NOT_EXACT = frozenset({differentiated, pushed, linearized})

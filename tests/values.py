@@ -59,7 +59,9 @@ def specials(dtype):
     numbers = [0.0, -0.0, 1.0, -1.0, 3.0, float(info.max), float(info.min)]
     numbers += [float(info.smallest_subnormal), -float(info.smallest_subnormal)]
     numbers += [float(info.tiny), float(info.tiny) / 2, np.inf, -np.inf, np.nan, 1e-3, -7.5]
-    return cast(np.array(numbers), dtype)
+    return cast(
+        cast(np.array(numbers), np.float32) if dtype in SMALL_FLOATS else np.array(numbers), dtype
+    )
 
 
 def float_arrays(dtype):
