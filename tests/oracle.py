@@ -94,7 +94,7 @@ def _sites(
 ) -> Iterator[tuple[Path, tuple[int, ...], str, Any]]:
     """Every site of a program in order, reached or not: path, trip counts, primitive, aval."""
     for n, eqn in enumerate(_open(program)[0].eqns):
-        inner = _inner_programs(eqn)
+        inner = inner_programs(eqn)
         if inner is None:
             for i, var in enumerate(eqn.outvars):
                 if _is_numeric(var.aval):
@@ -106,7 +106,7 @@ def _sites(
             yield from _sites(program_inside, (*path, n, i), deeper, stack)
 
 
-def _inner_programs(eqn: Any) -> list[Any] | None:
+def inner_programs(eqn: Any) -> list[Any] | None:
     """The programs that are run equation by equation; None for an equation that is run whole."""
     name, params = eqn.primitive.name, eqn.params
     if name == "shard_map":
@@ -159,7 +159,7 @@ class _Machine:
         return [read(v) for v in jaxpr.outvars]
 
     def equation(self, eqn: Any, values: list[Any], path: Path, turn: tuple[int, ...]) -> list:
-        inner = _inner_programs(eqn)
+        inner = inner_programs(eqn)
         if inner is None:
             return self.whole(eqn, values, path, turn)
         if eqn.primitive.name == "scan":

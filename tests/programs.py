@@ -563,7 +563,7 @@ def branched(draw: Draw, pool: Pool) -> Pool:
 def custom_jvp(draw: Draw, pool: Pool) -> Pool:
     body, x = draw.body("custom_vjp"), find(draw, pool, is_float)
     fun = jax.custom_jvp(lambda x: like(body(x)[-1], x))
-    fun.defjvp(lambda primals, tangents: (fun(*primals), lax.mul(tangents[0], like(x, x) * 0 + 3)))
+    fun.defjvp(lambda primals, tangents: (fun(*primals), tangents[0] * 3))
     return [fun(x)]
 
 
