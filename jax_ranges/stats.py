@@ -75,10 +75,18 @@ class Statistic:
 
     def all_reduce(self, state: State, axis_names: Sequence[str]) -> State:
         """Merge over the devices along mesh axes, inside shard_map."""
-        gathered = state
         for name in axis_names:
-            gathered = jax.tree.map(functools.partial(lax.all_gather, axis_name=name), gathered)
-        return self.reduce(gathered, len(axis_names))
+            gathered = jax.tree.map(functools.partial(lax.all_gather, axis_name=name), state)
+            merged = self.reduce(gathered, 1)
+            state = jax.tree.map(functools.partial(_from_first, axis_name=name), merged)
+        return state
+
+
+def _from_first(leaf: jax.Array, axis_name: str) -> jax.Array:
+    """What the first device has, which JAX then knows to be the same on all of them."""
+    numeric = leaf.astype(jnp.int32) if leaf.dtype == bool else leaf
+    mine = jnp.where(lax.axis_index(axis_name) == 0, numeric, jnp.zeros_like(numeric))
+    return lax.psum(mine, axis_name).astype(leaf.dtype)
 
 
 class Extrema(NamedTuple):

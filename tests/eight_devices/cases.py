@@ -1,0 +1,231 @@
+"""Ranges on many devices are those of one: jit with shardings, shard_map, pmap.
+
+Not collected by a plain `pytest`: `tests/test_eight_devices.py` runs it with eight devices.
+"""
+
+import re
+
+import numpy as np
+import pytest
+
+import jax
+import jax.numpy as jnp
+import jax_ranges as jr
+from jax import lax
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+assert jax.device_count() == 8, "run by tests/test_eight_devices.py"
+
+MESH = jax.make_mesh((4, 2), ("a", "b"), axis_types=(AxisType.Auto,) * 2)
+X = jnp.arange(64.0).reshape(16, 4) / 7 - 3
+
+
+def close(ranges, expected, rtol=1e-6):
+    """Same sites, same ranges, up to what a sum over shards may round differently."""
+    assert list(ranges) == list(expected)
+    for name in ranges:
+        got, want = ranges[name], expected[name]
+        assert got.observed == want.observed, name
+        assert got.nan == want.nan, name
+        np.testing.assert_allclose(got.min, want.min, rtol=rtol, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(got.max, want.max, rtol=rtol, atol=1e-6, err_msg=name)
+
+
+# -- jit over sharded arrays ------------------------------------------------------------------
+
+
+def network(params, x):
+    for w in params:
+        x = jnp.tanh(x @ w) + jax.nn.relu(x)
+        x = x - x.mean(-1, keepdims=True)
+    y = lax.scan(lambda c, v: (c + v, jnp.sin(v)), x[0], x)[1]
+    return jnp.log(y)  # NaN on some devices only
+
+
+def params(depth):
+    return [jnp.eye(4) * (i + 1) / 2 for i in range(depth)]
+
+
+@pytest.mark.parametrize("spec", [P("a"), P(("a", "b")), P(None, "b"), P("a", "b"), P()], ids=str)
+def test_sharded_inputs_give_the_ranges_of_one_device(spec):
+    expected = jax.jit(jr.ranges(network, inputs=True))(params(3), X)[1]
+    sharded = jax.device_put(X, NamedSharding(MESH, spec))
+    weights = jax.device_put(params(3), NamedSharding(MESH, P()))
+    out, ranges = jax.jit(jr.ranges(network, inputs=True))(weights, sharded)
+    close(ranges, expected)
+    plain = jax.jit(network)(weights, sharded)
+    np.testing.assert_allclose(out, plain, rtol=1e-6)
+    assert out.sharding.is_equivalent_to(plain.sharding, out.ndim)
+    assert ranges["log"].nan
+
+
+def test_shardings_of_inner_jits_survive():
+    sharding = NamedSharding(MESH, P("a", "b"))
+    inner = jax.jit(lambda x: x * 2.0, in_shardings=sharding, out_shardings=sharding)
+    out, ranges = jax.jit(jr.ranges(lambda x: inner(x)))(X)
+    assert out.sharding.is_equivalent_to(sharding, 2)
+    assert ranges["jit(<lambda>)/mul"].max == 2 * X.max()
+
+
+def collectives(fun, *args):
+    text = jax.jit(fun).lower(*args).compile().as_text()
+    return len(re.findall(r"= .*? (?:all-reduce|all-gather|all-to-all|collective-permute)\(", text))
+
+
+def chain(params, x):
+    for w in params:
+        x = jnp.tanh(x @ w)
+    return x
+
+
+def test_observing_adds_a_few_collectives_however_many_sites_there_are():
+    extra = []
+    for depth in (4, 16):
+        args = params(depth), jax.device_put(X, NamedSharding(MESH, P(("a", "b"))))
+        extra.append(collectives(jr.ranges(chain), *args) - collectives(chain, *args))
+    print("collectives added at 8 and at 32 sites:", extra)
+    assert extra[0] == extra[1] <= 3
+
+
+# -- shard_map --------------------------------------------------------------------------------
+
+
+def shard_program(check, axes):
+    """What the shards run: all kinds of control flow, and collectives of its own."""
+
+    def inner(x):
+        y = jnp.sin(x) * 2
+        y = y + lax.psum(y, "a")
+        start = lax.pcast(jnp.float32(0), tuple(axes), to="varying") if check else jnp.float32(0)
+        z, _ = lax.scan(lambda c, t: (c + jnp.cos(t).sum(), c), start, y)
+        w = lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, c[1] * 2), (0, y))[1]
+        w = lax.cond(z > 0, lambda w: w + 1, lambda w: w - 1, w)
+        return jax.nn.relu(jax.jit(jnp.exp)(w))
+
+    return inner
+
+
+CASES = [(check, axes) for check in (True, False) for axes in ({"a", "b"}, {"a"})]
+
+
+def spec_of(axes):
+    return P("a", "b") if len(axes) == 2 else P("a")
+
+
+@pytest.mark.parametrize(("check", "axes"), CASES, ids=str)
+def test_ranges_of_shard_map_are_global(check, axes):
+    inner = shard_program(check, axes)
+    f = jax.shard_map(
+        inner,
+        mesh=MESH,
+        in_specs=spec_of(axes),
+        out_specs=spec_of(axes),
+        check_vma=check,
+        axis_names=axes,
+    )
+    out, ranges = jax.jit(jr.ranges(f))(X)
+    np.testing.assert_allclose(out, jax.jit(f)(X), rtol=1e-6)
+    np.testing.assert_allclose(ranges["shard_map/sin"].min, jnp.sin(X).min(), rtol=1e-6)
+    np.testing.assert_allclose(ranges["shard_map/sin"].max, jnp.sin(X).max(), rtol=1e-6)
+    np.testing.assert_allclose(ranges["shard_map/jit(exp)/exp"].max, out.max(), rtol=1e-6)
+    assert {n: r.observed for n, r in ranges.items() if "while" in n} == {
+        n: True for n in ranges if "while" in n
+    }
+
+
+@pytest.mark.parametrize(("check", "axes"), CASES, ids=str)
+def test_ranges_inside_shard_map_are_global_and_the_same_on_every_device(check, axes):
+    inner = shard_program(check, axes)
+    options = {"mesh": MESH, "check_vma": check, "axis_names": axes, "in_specs": spec_of(axes)}
+    outside = jr.ranges(jax.shard_map(inner, out_specs=spec_of(axes), **options))
+    inside = jax.shard_map(jr.ranges(inner), out_specs=(spec_of(axes), P()), **options)
+    expected = jax.jit(outside)(X)[1]
+    ranges = jax.jit(inside)(X)[1]
+    assert len(ranges) == len(expected)
+    for name, found in ranges.items():
+        assert found == expected[f"shard_map/{name}"]
+
+
+def test_shard_map_adds_a_few_collectives_however_many_sites_there_are():
+    def deep(depth):
+        def inner(x):
+            for _ in range(depth):
+                x = jnp.sin(x)
+            return x
+
+        return jax.shard_map(inner, mesh=MESH, in_specs=P("a", "b"), out_specs=P("a", "b"))
+
+    extra = [collectives(jr.ranges(deep(depth)), X) for depth in (3, 30)]
+    print("collectives added in shard_map at 3 and at 30 sites:", extra)
+    assert extra[0] == extra[1] <= 3
+
+
+def test_gradients_through_shard_map_are_unchanged():
+    inner = shard_program(True, {"a", "b"})
+    f = jax.shard_map(
+        lambda x: inner(lax.stop_gradient(x)) * jnp.tanh(x),
+        mesh=MESH,
+        in_specs=P("a", "b"),
+        out_specs=P("a", "b"),
+    )
+    expected = jax.jit(jax.grad(lambda x: f(x).sum()))(X)
+    measured = jax.jit(jax.grad(lambda x: jr.ranges(f)(x)[0].sum()))(X)
+    np.testing.assert_allclose(measured, expected, rtol=1e-6)
+    out, ranges = jax.jit(jr.ranges(jax.grad(lambda x: f(x).sum())))(X)
+    np.testing.assert_allclose(out, expected, rtol=1e-6)
+    assert any(site.backward for site in ranges.sites)
+
+
+def test_statistics_of_ones_own_are_merged_over_devices():
+    from dataclasses import dataclass
+
+    @dataclass(frozen=True)
+    class Count(jr.Statistic):
+        def identity(self, dtype):
+            return np.zeros((), np.int32)
+
+        def measure(self, value):
+            return jnp.int32(value.size)
+
+        def merge(self, a, b):
+            return a + b
+
+    f = jax.shard_map(jnp.sin, mesh=MESH, in_specs=P("a", "b"), out_specs=P("a", "b"))
+    ranges = jax.jit(jr.ranges(f, stats=(Count(),)))(X)[1]
+    assert ranges.state("shard_map/sin", Count()) == X.size
+
+
+# -- pmap and explicit sharding ---------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_pmap_gives_the_ranges_of_one_device():
+    def f(x):
+        return jnp.sin(x) * lax.psum(x, "i")
+
+    xs = X.reshape(8, 8)
+    out, ranges = jr.ranges(jax.pmap(f, axis_name="i"))(xs)
+    np.testing.assert_allclose(out, jax.pmap(f, axis_name="i")(xs), rtol=1e-6)
+    expected = jr.ranges(jax.vmap(f, axis_name="i"))(xs)[1]
+    for site in ranges.sites:
+        if site.primitive in ("sin", "psum", "mul"):
+            (want,) = [expected[s.name] for s in expected.sites if s.primitive == site.primitive]
+            np.testing.assert_allclose(ranges[site.name].min, want.min, rtol=1e-6)
+            np.testing.assert_allclose(ranges[site.name].max, want.max, rtol=1e-6)
+    inside = jax.pmap(jr.ranges(f), axis_name="i")(xs)[1]
+    np.testing.assert_allclose(inside["sin"].max, [jnp.sin(X).max()] * 8, rtol=1e-6)
+
+
+def test_explicit_sharding_types_work():
+    mesh = jax.make_mesh((8,), ("d",))
+    with jax.set_mesh(mesh):
+        x = jax.device_put(X, NamedSharding(mesh, P("d")))
+        f = lambda x: jnp.tanh(x @ jnp.ones((4, 4))).sum(1)
+        out, ranges = jax.jit(jr.ranges(f, inputs=True))(x)
+        np.testing.assert_allclose(out, jax.jit(f)(x), rtol=1e-6)
+        assert jax.typeof(out).sharding == jax.typeof(jax.jit(f)(x)).sharding
+        assert ranges["input/x"].max == X.max()
+        np.testing.assert_allclose(
+            ranges["tanh"].max, jnp.tanh(X @ jnp.ones((4, 4))).max(), rtol=1e-6
+        )
