@@ -34,9 +34,9 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 from rich.progress import track
-from sentences import sentences
 
 import jax_ranges as jr
+from sentences import sentences
 
 try:
     import minilm

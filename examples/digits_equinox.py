@@ -20,11 +20,11 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-import digits
 import equinox as eqx
 import jax
 import optax
 
+import digits
 import jax_ranges as jr
 
 

@@ -18,11 +18,11 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-import digits
 import jax
 import optax
 from flax import linen as nn
 
+import digits
 import jax_ranges as jr
 
 Variables = dict[str, Any]  # {"params": ..., "batch_stats": ...}

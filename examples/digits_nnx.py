@@ -21,11 +21,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
-import digits
 import jax
 import optax
 from flax import nnx
 
+import digits
 import jax_ranges as jr
 
 

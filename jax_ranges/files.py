@@ -50,20 +50,19 @@ def save(ranges: Ranges, file: str | os.PathLike[str]) -> None:
 def load(file: str | os.PathLike[str], *others: str | os.PathLike[str]) -> Ranges:
     """Read a file that `Ranges.save` wrote; several files are merged by site name.
 
-        Raises:
-          ValueError: the file is damaged, is something else, or is of a newer version.
-          OSError: it cannot be read.
+    Raises:
+      ValueError: the file is damaged, is something else, or is of a newer version.
+      OSError: it cannot be read.
 
-        Example:
-          >>> import pathlib, tempfile
-          >>> import jax
-    import jax.numpy as jnp
-          >>> import jax_ranges as jr
-          >>> _, ranges = jr.ranges(jnp.sin)(jnp.arange(3.0))
-          >>> file = pathlib.Path(tempfile.mkdtemp()) / "r.json"
-          >>> ranges.save(file)
-          >>> jr.load(file)["sin"] == ranges["sin"]
-          True
+    Example:
+      >>> import pathlib, tempfile
+      >>> import jax.numpy as jnp
+      >>> import jax_ranges as jr
+      >>> _, ranges = jr.ranges(jnp.sin)(jnp.arange(3.0))
+      >>> file = pathlib.Path(tempfile.mkdtemp()) / "r.json"
+      >>> ranges.save(file)
+      >>> jr.load(file)["sin"] == ranges["sin"]
+      True
     """
     loaded = _load(Path(file))
     for other in others:

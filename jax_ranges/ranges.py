@@ -93,17 +93,17 @@ class Ranges(Mapping[str, Range]):
     Example:
       >>> import jax.numpy as jnp
       >>> import jax_ranges as jr
-      >>> f = jr.ranges(lambda x: jnp.exp(x) - 1)
-      >>> _, first = f(jnp.array([0.0, 1.0]))
-      >>> _, second = f(jnp.array([-1.0, 0.5]))
+      >>> f = jr.ranges(lambda x: jnp.abs(x) - 1)
+      >>> _, first = f(jnp.array([0.5, 1.0]))
+      >>> _, second = f(jnp.array([-0.25, 3.0]))
       >>> list(first)
-      ['exp', 'sub']
-      >>> (first | second)["exp"].min
-      np.float32(0.36787945)
-      >>> first["ex"]
+      ['abs', 'sub']
+      >>> (first | second)["abs"]
+      Range(min=0.25, max=3.0, nan=False)
+      >>> first["ab"]
       Traceback (most recent call last):
       ...
-      jax_ranges.ranges.UnknownSiteError: no site 'ex'; the nearest are 'exp'
+      jax_ranges.ranges.UnknownSiteError: no site 'ab'; the nearest are 'abs'
     """
 
     def __init__(self, block: Block, layout: Layout):

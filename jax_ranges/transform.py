@@ -56,10 +56,10 @@ def ranges(
       >>> import jax_ranges as jr
       >>> def f(x):
       ...     with jax.named_scope("layer"):
-      ...         return jnp.sum(jnp.tanh(x) * 3.0)
+      ...         return jnp.sum(jnp.square(x) * 3.0)
       >>> out, ranges = jax.jit(jr.ranges(f))(jnp.array([-1.0, 0.0, 2.0]))
       >>> ranges["layer/mul"]
-      Range(min=-2.2847824, max=2.892083, nan=False)
+      Range(min=0.0, max=12.0, nan=False)
     """
     options = _Options(fun, stats, select, inputs, loops)
     interpreter = Interpreter(options.stats, Jits())

@@ -1,9 +1,8 @@
 """Settings of the whole suite."""
 
 import hypothesis
-import pytest
-
 import jax
+import pytest
 
 hypothesis.settings.register_profile(
     "suite", deadline=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck)

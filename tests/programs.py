@@ -341,9 +341,12 @@ def convert(draw: Draw, pool: Pool) -> Pool:
 
 
 def bitcast(draw: Draw, pool: Pool) -> Pool:
+    """Of floats to integers only where they are exact: the last bit becomes a whole number."""
     x = find(draw, pool)
-    other = {"float32": np.int32, "int32": np.uint32}.get(x.dtype.name, x.dtype)
-    return [lax.bitcast_convert_type(x, other)]
+    others = {"int32": np.uint32, "uint32": np.float32, "int64": np.uint64}
+    if draw.flavour == "exact":
+        others["float32"] = np.int32
+    return [lax.bitcast_convert_type(x, others.get(x.dtype.name, x.dtype))]
 
 
 def clamp(draw: Draw, pool: Pool) -> Pool:

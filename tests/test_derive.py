@@ -4,16 +4,16 @@ Every program below returns all its intermediate values, so the oracle is numpy 
 program itself computed, under jit, where XLA may do what it likes with the arithmetic.
 """
 
+import jax
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
-from values import HALVES, INTS, SMALL_FLOATS, cast, is_float, numpy_range, random_array, specials
-
-import jax
-import jax.numpy as jnp
-import jax_ranges as jr
 from jax import lax
 from jax.extend.core import Literal
+
+import jax_ranges as jr
+from values import HALVES, INTS, SMALL_FLOATS, cast, is_float, numpy_range, random_array, specials
 
 FLOAT32 = np.dtype(np.float32)
 WIDE = [*HALVES, FLOAT32]

@@ -42,7 +42,7 @@ def run(one: Callable[[Any, bool], None], harnesses: Iterable[Any], x64: bool) -
 
 
 @each(SAMPLE)
-def test_a_primitive_keeps_its_outputs_and_has_the_ranges_that_the_oracle_finds(x64, group):
+def test_a_primitive_keeps_its_outputs_and_has_the_oracle_s_ranges(x64, group):
     assert run(check, SAMPLE[x64][group], x64) == len(SAMPLE[x64][group])
 
 

@@ -1,11 +1,11 @@
 """Keys order as the values do, and give the values back."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from values import FLOATS, INTS, NARROW, WIDE, cast, is_complex, is_float, random_array, specials
 
-import jax.numpy as jnp
 from jax_ranges import keys
+from values import FLOATS, INTS, NARROW, WIDE, cast, is_complex, is_float, random_array, specials
 
 REAL = [d for d in NARROW if not is_complex(d)]
 

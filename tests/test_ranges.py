@@ -3,13 +3,13 @@
 import json
 import os
 
-import numpy as np
-import pytest
-
 import jax
 import jax.numpy as jnp
-import jax_ranges as jr
+import numpy as np
+import pytest
 from jax import lax
+
+import jax_ranges as jr
 
 
 def model(x):

@@ -2,26 +2,25 @@
 
 from dataclasses import dataclass
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+import jax_ranges as jr
+from jax_ranges import stats
+from jax_ranges.stats import MinMax, extrema_of
 from values import (
     FLOATS,
     NARROW,
     WIDE,
     float_arrays,
-    is_float,
     numpy_range,
     random_array,
     specials,
 )
-
-import jax
-import jax.numpy as jnp
-import jax_ranges as jr
-from jax_ranges import stats
-from jax_ranges.stats import MinMax, extrema_of
 
 MEASURE = jax.jit(MinMax().measure)
 SHAPES = [(), (0,), (7,), (65, 33), (2, 3, 4)]

@@ -2,14 +2,14 @@
 
 import functools
 
-import numpy as np
-import pytest
-
 import jax
 import jax.numpy as jnp
-import jax_ranges as jr
+import numpy as np
+import pytest
 from jax import lax
 from jax.experimental import io_callback
+
+import jax_ranges as jr
 
 X = jnp.array([0.5, -1.5, 2.0])
 

@@ -5,15 +5,15 @@ Not collected by a plain `pytest`: `tests/test_eight_devices.py` runs it with ei
 
 import re
 
-import numpy as np
-import pytest
-
 import jax
 import jax.numpy as jnp
-import jax_ranges as jr
+import numpy as np
+import pytest
 from jax import lax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+
+import jax_ranges as jr
 
 assert jax.device_count() == 8, "run by tests/test_eight_devices.py"
 
