@@ -49,7 +49,9 @@ def everything(fun, dtype):
         for eqn in jaxpr.eqns:
             values = [v.val if isinstance(v, Literal) else env[v] for v in eqn.invars]
             out = eqn.primitive.bind(*values, **eqn.params)
-            env.update(zip(eqn.outvars, out if eqn.primitive.multiple_results else [out]))
+            env.update(
+                zip(eqn.outvars, out if eqn.primitive.multiple_results else [out], strict=False)
+            )
         return [env[v] for eqn in jaxpr.eqns for v in eqn.outvars]
 
     return run

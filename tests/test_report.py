@@ -185,7 +185,7 @@ def test_a_terminal_without_unicode_gets_other_characters(ranges: jr.Ranges) -> 
 
 
 @pytest.mark.parametrize(
-    "source, shown",
+    ("source", "shown"),
     [
         ("/here/model/layers.py:3", "model/layers.py:3"),
         ("/there/model/deep/layers.py:3", "deep/layers.py:3"),
@@ -244,7 +244,7 @@ def test_repr_inside_jit_says_that_it_is_traced() -> None:
 
 
 @pytest.mark.parametrize(
-    "leaf, why", [(None, "of NoneType"), (0, "of int"), (object(), "of object")]
+    ("leaf", "why"), [(None, "of NoneType"), (0, "of int"), (object(), "of object")]
 )
 def test_repr_bears_a_pytree_of_anything(ranges: jr.Ranges, leaf: Any, why: str) -> None:
     assert repr(jax.tree.map(lambda _: leaf, ranges)).endswith(f"sites ({why})")
@@ -351,7 +351,7 @@ def test_leading_axes_of_no_length_are_not_observed() -> None:
 
 
 @pytest.mark.parametrize(
-    "value, text",
+    ("value", "text"),
     [
         (0.0, "0"), (-0.0, "0"), (1.0, "1"), (1 / 3, "0.3333"), (-1234.5678, "-1235"),
         (65504.0, "65504"), (123456.7, "123457"), (1e6, "1e6"), (-2.0**-126, "-1.175e-38"),
@@ -365,7 +365,7 @@ def test_numbers_are_compact(value: Any, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "dtype, text",
+    ("dtype", "text"),
     [
         ("float32", "f32"), ("bfloat16", "bf16"), ("uint8", "u8"), ("int4", "i4"),
         ("complex64", "c64"), ("float8_e4m3fn", "f8_e4m3fn"), ("bool", "bool"),
@@ -376,7 +376,7 @@ def test_dtypes_have_short_names(dtype: str, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "width, text",
+    ("width", "text"),
     [
         (50, "transpose(jvp(Encoder))/layer_0/attn/dot_general.1"),
         (40, "transpose(jv…/layer_0/attn/dot_general.1"),
@@ -417,14 +417,14 @@ def test_integers_have_no_bar_next_to_floats() -> None:
 
 
 @pytest.mark.parametrize(
-    "position, text", [(None, ""), (0.0, "▏"), (0.5, "██"), (1.0, "████"), (math.inf, "████∞")]
+    ("position", "text"), [(None, ""), (0.0, "▏"), (0.5, "██"), (1.0, "████"), (math.inf, "████∞")]
 )
 def test_bars_are_drawn_in_eighths(position: float | None, text: str) -> None:
     assert bar_text(position, 4) == text
 
 
 @pytest.mark.parametrize(
-    "each, text",
+    ("each", "text"),
     [
         ([1.0, 2.0, 4.0, 8.0, 16.0], "▁▃▄▆█"), ([1.0, 1.01], "██"), ([0.0, 1.0], "▁█"),
         ([1.0, math.inf, math.nan, None], "█∞×·"), ([], ""),

@@ -268,7 +268,9 @@ def test_loops_of_no_iterations_and_branches_not_taken_are_not_observed():
 
 
 def test_scan_goes_backwards_and_unrolled_as_before():
-    f = lambda x: lax.scan(lambda c, v: (c * 2 + v, c), 0.0, x, reverse=True, unroll=2)
+    def f(x):
+        return lax.scan(lambda c, v: (c * 2 + v, c), 0.0, x, reverse=True, unroll=2)
+
     out, ranges = jr.ranges(f, loops="stack")(X)
     same(out, f(X))
     np.testing.assert_array_equal(ranges["scan/add"].max, jnp.array([5.5, 2.5, 2.0]))
@@ -488,7 +490,9 @@ def test_composites_and_closed_calls():
 
 def test_programs_inside_unknown_primitives_stay_closed_and_their_outputs_are_measured():
     def solve(b):
-        matvec = lambda v: 2.0 * v
+        def matvec(v):
+            return 2.0 * v
+
         return lax.custom_linear_solve(matvec, b, lambda mv, b: b / 2.0, symmetric=True)
 
     out, ranges = jr.ranges(solve)(X)
@@ -513,13 +517,17 @@ def test_a_plan_says_what_is_measured_what_follows_and_why():
 
 
 def test_only_what_the_selected_sites_need_is_reduced():
-    f = lambda x: jnp.cos(jnp.exp(x).reshape(3, 1))
+    def f(x):
+        return jnp.cos(jnp.exp(x).reshape(3, 1))
+
     assert jr.plan(f)(X).reductions == 2
     assert jr.plan(f, select="reshape")(X).reductions == 1
 
 
 def test_a_loop_in_which_nothing_is_measured_stays_as_it_is():
-    f = lambda x: jnp.sin(lax.scan(lambda c, v: (c * v, c), 1.0, x)[0])
+    def f(x):
+        return jnp.sin(lax.scan(lambda c, v: (c * v, c), 1.0, x)[0])
+
     jaxpr = jax.make_jaxpr(jr.ranges(f, select="sin"))(X)
     (scan,) = [e for e in jaxpr.eqns if e.primitive.name == "scan"]
     assert len(scan.outvars) == 2

@@ -221,7 +221,10 @@ def test_explicit_sharding_types_work():
     mesh = jax.make_mesh((8,), ("d",))
     with jax.set_mesh(mesh):
         x = jax.device_put(X, NamedSharding(mesh, P("d")))
-        f = lambda x: jnp.tanh(x @ jnp.ones((4, 4))).sum(1)
+
+        def f(x):
+            return jnp.tanh(x @ jnp.ones((4, 4))).sum(1)
+
         out, ranges = jax.jit(jr.ranges(f, inputs=True))(x)
         np.testing.assert_allclose(out, jax.jit(f)(x), rtol=1e-6)
         assert jax.typeof(out).sharding == jax.typeof(jax.jit(f)(x)).sharding
