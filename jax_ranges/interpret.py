@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 
 from jax_ranges import compat
-from jax_ranges.packing import Block, Group, group_of, join, nothing, single
+from jax_ranges.packing import Block, Group, group_of, join, nothing
 from jax_ranges.plan import Equation, Frame, Source
 from jax_ranges.rules import RULES
 from jax_ranges.stats import MinMax, Statistic
@@ -94,18 +94,19 @@ class Interpreter:
         return results, blocks
 
     def _measure(self, value: Any, source: Source) -> Block:
-        states = {k: self._state(k, value, source) for k in sorted(source.wanted)}
+        rows = {k: self._row(k, value, source) for k in sorted(source.wanted)}
         return join(
-            single(group_of(self.stats, k, source.dtype), compat.varying(state, self.varying))
-            for k, state in states.items()
+            Block({group_of(self.stats, k, source.dtype): compat.varying(row, self.varying)})
+            for k, row in rows.items()
         )
 
-    def _state(self, k: int, value: Any, source: Source) -> Any:
+    def _row(self, k: int, value: Any, source: Source) -> list[Any]:
+        """The leaves of the state of statistic k, with an axis for sites."""
         stat = self.stats[k]
         if source.known is not None and isinstance(stat, MinMax):
-            return jax.tree.map(np.asarray, source.known())
+            return [np.asarray(leaf)[None] for leaf in source.known()]
         value = lax.stop_gradient(value)
-        return _jitted(stat)(lax.optimization_barrier(value) if source.frozen else value)
+        return _row_of(stat)(lax.optimization_barrier(value) if source.frozen else value)
 
     # -- what rules call ------------------------------------------------------------------
 
@@ -151,6 +152,10 @@ def _jit_key(eqn: Any) -> tuple[Any, ...]:
 
 
 @functools.lru_cache(maxsize=64)
-def _jitted(stat: Statistic) -> Callable[..., Any]:
+def _row_of(stat: Statistic) -> Callable[..., list[Any]]:
     """Its `measure`, traced once for all values of a type, and called in one dispatch."""
-    return jax.jit(stat.measure)
+
+    def measure(value: Any) -> list[Any]:
+        return [leaf[None] for leaf in jax.tree.leaves(stat.measure(value))]
+
+    return jax.jit(measure)

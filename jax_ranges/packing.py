@@ -112,11 +112,6 @@ def nothing(group: Group, count: int) -> Block:
     return Block({group: [np.broadcast_to(x.array(), (*shape, *x.shape)) for x in group.leaves]})
 
 
-def single(group: Group, state: State) -> Block:
-    """One site's state as a block."""
-    return Block({group: [leaf[None] for leaf in jax.tree.leaves(state)]})
-
-
 def join(blocks: Iterable[Block]) -> Block:
     """Blocks after one another; the sites of a group keep their order."""
     parts: dict[Group, list[list[Any]]] = {}

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax._src.state.discharge import run_state
 from jax.experimental import io_callback
+from jax.extend.core.primitives import closed_call_p
 
 import jax_ranges as jr
 
@@ -480,7 +482,31 @@ def test_constants_that_are_tracers_are_measured():
     assert ranges["const/0"].max == 6.0
 
 
-def test_composites_and_closed_calls():
+def test_closed_calls_run_in_line_under_one_name_in_every_release():
+    program = jax.make_jaxpr(lambda x: jnp.sin(x) * 2.0)(X)
+
+    def f(x):
+        params = closed_call_p.get_bind_params({"call_jaxpr": program})
+        return closed_call_p.bind(x, **params)[0]
+
+    out, ranges = jr.ranges(f)(X)
+    same(out, f(X))
+    assert list(ranges) == ["closed_call/sin", "closed_call/mul"]
+
+
+def test_run_state_runs_as_it_is():
+    def f(x):
+        def body(ref):
+            ref[...] = jnp.sin(ref[...]) * 2.0
+
+        return run_state(body)(x)
+
+    out, ranges = jr.ranges(f)(X)
+    same(out, f(X))
+    assert list(ranges) == ["run_state"]
+
+
+def test_composites_are_measured_inside():
     f = lax.composite(lambda x: jnp.sin(x) * 2.0, "my.sin")
     out, ranges = jr.ranges(f)(X)
     same(out, f(X))

@@ -13,9 +13,9 @@ from jax_ranges.rules.mesh import SHARD_MAP
 
 RULES: dict[str, Rule] = {
     "jit": JIT,
+    "call": CALL,
     "closed_call": CALL,
-    "core_call": CALL,
-    "eval_jaxpr": CALL,
+    "eval_jaxpr": CALL,  # what both have been since 0.12
     "remat2": CHECKPOINT,
     "composite": COMPOSITE,
     "custom_jvp_call": CUSTOM_JVP,

@@ -31,7 +31,7 @@ def _jit_run(
 
 def _call_programs(eqn: Any, loops: str) -> tuple[Program, ...]:
     del loops
-    return called(eqn, eqn.params["call_jaxpr"], eqn.primitive.name)
+    return called(eqn, eqn.params["call_jaxpr"], "closed_call")
 
 
 def _call_run(
