@@ -125,7 +125,9 @@ def static_arguments(fun: Callable[..., Any]) -> tuple[frozenset[int], frozenset
 
 
 def retyped(value: Any, aval: Any) -> Any:
-    """`value` with the weak type that `aval` has."""
+    """`value` as an array (it may be a literal) with the weak type that `aval` has."""
+    if not isinstance(value, jax.Array) and isinstance(aval, ShapedArray):
+        value = jax.numpy.asarray(value)
     if not isinstance(aval, ShapedArray) or not hasattr(value, "weak_type"):
         return value
     if value.weak_type == aval.weak_type:

@@ -296,6 +296,8 @@ def _convert(params: dict[str, Any], operands: Sequence[Known], out: np.dtype) -
     """Where every value is held exactly, or rounded to the nearest, and too large is infinite."""
     del params
     (known,) = operands
+    if known.dtype == out:  # only the weak type changes
+        return known
     converted = _step("convert", known, out, origin=Origin.STORED)
     if known.literal is not None and np.isfinite(known.literal):
         converted = replace(converted, literal=np.asarray(known.literal).astype(out)[()])
@@ -304,8 +306,6 @@ def _convert(params: dict[str, Any], operands: Sequence[Known], out: np.dtype) -
 
 def _converts_in_order(known: Known, out: np.dtype) -> bool:
     source = known.dtype
-    if source == out:
-        return True
     if out == np.dtype(bool) or jnp.issubdtype(source, jnp.complexfloating):
         return False
     if not is_float(source):

@@ -1,5 +1,7 @@
 """Settings of the whole suite."""
 
+from pathlib import Path
+
 import hypothesis
 import jax
 import pytest
@@ -8,6 +10,17 @@ hypothesis.settings.register_profile(
     "suite", deadline=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck)
 )
 hypothesis.settings.load_profile("suite")
+
+
+MAPS = Path("/proc/self/maps")
+
+
+@pytest.fixture(autouse=True)
+def few_memory_maps():
+    """Each small executable takes some of the memory maps that Linux allows a process (65530)."""
+    yield
+    if MAPS.exists() and len(MAPS.read_bytes().splitlines()) > 20_000:
+        jax.clear_caches()
 
 
 @pytest.fixture

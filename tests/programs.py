@@ -222,7 +222,9 @@ def scalar(x: Any) -> Any:
         return np.ones((), x.dtype)
     if not x.ndim:
         return x
-    return (lax.reduce_sum if is_complex(x) else lax.reduce_max)(x, tuple(range(x.ndim)))
+    if is_complex(x):
+        return lax.complex(scalar(lax.real(x)), scalar(lax.imag(x)))
+    return lax.reduce_max(x, tuple(range(x.ndim)))
 
 
 def shaped(x: Any, shape: Sequence[int]) -> Any:
@@ -433,7 +435,8 @@ def sliced(draw: Draw, pool: Pool) -> Pool:
 
 def _index(draw: Draw, pool: Pool) -> Any:
     """A scalar int32 that depends on data and may be out of bounds."""
-    return converted(scalar(find(draw, pool, is_ordered)), "int32")
+    # Not from a boolean: XLA's CPU backend fails to clamp such an index ("PRED").
+    return converted(scalar(find(draw, pool, is_ordered, lambda x: not is_bool(x))), "int32")
 
 
 def gathered(draw: Draw, pool: Pool) -> Pool:
@@ -672,8 +675,8 @@ def block(draw: Draw, values: Sequence[Any]) -> Pool:
     """A few random steps; returns the values they were given and made, the newest last."""
     pool = [x if hasattr(x, "dtype") else jnp.asarray(x) for x in values]
     plain, nests = _weighted(draw, PLAIN), _weighted(draw, NESTS)
-    for _ in range(2 + draw.below(3 if draw.depth else 5)):
-        nest = draw.depth < MAX_DEPTH and draw.chance(0.25 if draw.depth else 0.2)
+    for _ in range(1 + draw.below(3) if draw.depth else 2 + draw.below(3)):
+        nest = draw.depth < MAX_DEPTH and draw.chance(0.2)
         made = draw.pick(nests if nest else plain)(draw, pool)
         pool += [x if x.shape in KEPT_SHAPES else scalar(x) for x in made]
     return pool
