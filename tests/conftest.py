@@ -12,8 +12,9 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("suite")
 
 
-# Run by test_eight_devices.py, in a process that has them.
-collect_ignore = [] if jax.device_count() == 8 else ["eight_devices"]
+# Benchmarks are run by hand; the cases for eight devices by test_eight_devices.py, in a process
+# that has them. (Otherwise --doctest-modules would import them all.)
+collect_ignore = ["benchmarks"] + ([] if jax.device_count() == 8 else ["eight_devices"])
 
 MAPS = Path("/proc/self/maps")
 

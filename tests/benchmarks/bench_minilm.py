@@ -1,6 +1,6 @@
 """What observing every operation of all-MiniLM-L6-v2 costs, against `jax.jit` of the plain encoder.
 
-    python tests/benchmarks/minilm.py
+    python tests/benchmarks/bench_minilm.py
 
 Ratios of medians of interleaved calls in one process; the absolute times of a shared machine
 mean nothing. Needs the packages of examples/calibrate_minilm.py.
