@@ -9,11 +9,12 @@ prose in the Python installation. Nothing in either knows of ranges. This file f
 the weights are what they should be (a paraphrase must be closer than an unrelated sentence), then
 measures:
 
-    measured = jax.jit(jr.ranges(minilm.encode))
-    embeddings, ranges = measured(params, ids, mask)
+    net = jr.Net(minilm.encode)
+    embeddings = net(params, ids, mask)  # for every batch; `net.calibrate(batches)` does that
+    ranges = net.get_info()
 
 The weights are an argument, `params`; captured as constants they would be compiled into the
-program. Ranges of the batches merge on the device and are fetched once, when they are printed.
+program. Ranges of the batches accumulate on the device and are fetched once, when asked for.
 
 With `--scan` the six layers are one `lax.scan` over stacked weights. An operation in the loop is
 then one site with six executions, and `loops="stack"` keeps one range for each: row 3 of
@@ -23,9 +24,7 @@ then one site with six executions, and `loops="stack"` keeps one range for each:
 from __future__ import annotations
 
 import argparse
-import functools
-import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +32,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
-from rich.progress import track
 
 import jax_ranges as jr
 from sentences import sentences
@@ -124,19 +122,10 @@ def batches(count: int) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(ids[batch], mask[batch]) for batch in rows]
 
 
-def calibrate(
-    model: Model, data: Sequence[tuple[np.ndarray, np.ndarray]], console: Console
-) -> jr.Ranges:
+def calibrate(model: Model, data: Sequence[tuple[np.ndarray, np.ndarray]]) -> jr.Ranges:
     """The ranges of every operation over all batches, with a progress bar."""
-    measured = jax.jit(jr.ranges(model.encode, loops=model.loops))
-
-    def each() -> Iterator[jr.Ranges]:
-        for ids, mask in track(data, "calibrating", console=console):
-            _, ranges = measured(model.params, ids, mask)
-            # Calls return before they have run; waiting for each lets the bar tell the truth.
-            yield jax.block_until_ready(ranges)
-
-    return functools.reduce(operator.or_, each())
+    net = jr.Net(model.encode, loops=model.loops)
+    return net.calibrate([(model.params, *batch) for batch in data])
 
 
 # --------------------------------------------------------------------------------------------
@@ -184,12 +173,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Print the range of every operation of MiniLM.")
     parser.add_argument("--sentences", type=int, default=256, help="how many to calibrate with")
     parser.add_argument("--scan", action="store_true", help="layers as one loop, a range for each")
-    parser.add_argument("--save", type=Path, metavar="FILE", help="write the ranges as JSON")
+    parser.add_argument(
+        "--save", type=Path, metavar="FILE", help="write the ranges (.json, .csv, or text)"
+    )
     options = parser.parse_args(argv)
     console = Console()
     model = load(options.scan)
     check(model, console)
-    ranges = calibrate(model, batches(options.sentences), console)
+    ranges = calibrate(model, batches(options.sentences))
     console.print(ranges)
     summarise(ranges, console)
     if options.save is not None:

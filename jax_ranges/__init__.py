@@ -3,22 +3,31 @@
 out, ranges = jr.ranges(f)(*args)
 """
 
+from jax_ranges.diff import Diff, diff
 from jax_ranges.files import load
+from jax_ranges.net import Net
 from jax_ranges.plan import Plan
+from jax_ranges.processes import merge_processes
 from jax_ranges.ranges import Range, Ranges, UnknownSiteError
+from jax_ranges.report.console import report
 from jax_ranges.site import Site
 from jax_ranges.stats import MinMax, Statistic
 from jax_ranges.transform import plan, ranges
 
 __all__ = [
+    "Diff",
     "MinMax",
+    "Net",
     "Plan",
     "Range",
     "Ranges",
     "Site",
     "Statistic",
     "UnknownSiteError",
+    "diff",
     "load",
+    "merge_processes",
     "plan",
     "ranges",
+    "report",
 ]

@@ -12,10 +12,16 @@ import inspect
 import os
 import re
 import sysconfig
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
+
+# For what has no public form; each use says what for.
+from jax._src import array as _array
+from jax._src import config as _config
+from jax._src import core as _core
 from jax.core import ShapedArray, Tracer
 from jax.extend import source_info_util as siu
 from jax.extend.core import JaxprEqn, Literal
@@ -36,6 +42,9 @@ def require_supported(version: str) -> None:
 
 require_supported(jax.__version__)
 
+
+# The type of plain arrays: isinstance(x, jax.Array) takes five times as long as comparing it.
+ConcreteArray = _array.ArrayImpl
 
 # -- programs ---------------------------------------------------------------------------------
 
@@ -112,16 +121,67 @@ def _placements(shardings: Sequence[Any], layouts: Sequence[Any]) -> tuple[Any, 
     )
 
 
-def static_arguments(fun: Callable[..., Any]) -> tuple[frozenset[int], frozenset[str]]:
-    """The positions and names that a jitted `fun` takes as static; empty for other functions.
+def without_compiler_options(fun: Any) -> tuple[Any, dict[str, Any]]:
+    """A jitted function jitted without its compiler options, and these options.
+
+    JAX refuses to trace a function that has compiler options as part of another one.
+    """
+    info = jit_arguments(fun).jitted
+    options = dict(getattr(info, "compiler_options_kvs", None) or ())
+    if not options:
+        return fun, {}
+    given: dict[str, Any] = {}
+    for side in ("in", "out"):
+        leaves = getattr(info, f"{side}_shardings_leaves")
+        if any(isinstance(leaf, jax.sharding.Sharding) for leaf in leaves):
+            tree = getattr(info, f"{side}_shardings_treedef")
+            given[f"{side}_shardings"] = tree.unflatten(_placements(leaves, [None] * len(leaves)))
+    same = {k: getattr(info, k) for k in ("static_argnums", "static_argnames", "donate_argnums")}
+    same |= {k: getattr(info, k) for k in ("donate_argnames", "keep_unused", "inline")}
+    return jax.jit(fun.__wrapped__, **same, **given), options
+
+
+def with_compiler_options(jaxpr: Any, options: dict[str, Any]) -> Any:
+    """A closed jaxpr with these options in its jit equations."""
+    program = opened(jaxpr)[0]
+    eqns = [
+        eqn.replace(params={**eqn.params, "compiler_options_kvs": tuple(options.items())})
+        if eqn.primitive.name == "jit"
+        else eqn
+        for eqn in program.eqns
+    ]
+    program = program.replace(eqns=eqns)
+    return program if program.__class__ is jaxpr.__class__ else jaxpr.replace(jaxpr=program)
+
+
+class Arguments(NamedTuple):
+    """Some of a function's arguments: by position (from the end, if negative) or by keyword."""
+
+    positions: frozenset[int] = frozenset()
+    names: frozenset[str] = frozenset()
+
+
+class JitArguments(NamedTuple):
+    """How a jitted function takes its arguments; `jitted` is None if it is not jitted."""
+
+    jitted: Any
+    static: Arguments = Arguments()
+    donated: Arguments = Arguments()
+
+
+def jit_arguments(fun: Callable[..., Any]) -> JitArguments:
+    """Which arguments a jitted `fun` takes as static, and which it donates.
 
     A jitted function has no public attribute that says so. Where a release drops this one,
     Python floats given as static arguments are traced, and jax.jit says that it cannot.
     """
-    info = getattr(fun, "_jit_info", None)
-    argnums = getattr(info, "static_argnums", None) or ()
-    argnames = getattr(info, "static_argnames", None) or ()
-    return frozenset(argnums), frozenset(argnames)
+    info = None if inspect.ismethod(fun) else getattr(fun, "_jit_info", None)
+
+    def arguments(kind: str) -> Arguments:
+        numbers, names = (getattr(info, f"{kind}_arg{x}", None) or () for x in ("nums", "names"))
+        return Arguments(frozenset(numbers), frozenset(names))
+
+    return JitArguments(info, arguments("static"), arguments("donate"))
 
 
 def retyped(value: Any, aval: Any) -> Any:
@@ -138,12 +198,42 @@ def retyped(value: Any, aval: Any) -> Any:
     )
 
 
+@contextlib.contextmanager
+def keeping_64_bits(arrays: Iterable[Any]) -> Iterator[None]:
+    """What is computed inside keeps 64-bit arrays as they are, also where x64 is off.
+
+    Ranges of a float64 program may be merged when it is (the mode is a context's, or a file was
+    read), and jax.numpy would silently cut the halves off. With x64 on nothing else changes: the
+    arrays have types already.
+    """
+    wide = any(x.dtype.itemsize == 8 for x in arrays if isinstance(x, (jax.Array, np.ndarray)))
+    with jax.enable_x64(True) if wide else contextlib.nullcontext():
+        yield
+
+
 def is_literal(atom: Any) -> bool:
     return isinstance(atom, Literal)
 
 
 def is_traced(value: Any) -> bool:
     return isinstance(value, Tracer)
+
+
+def tracing() -> bool:
+    """Whether some transformation (jit, grad, vmap) is tracing the code that asks.
+
+    Arguments alone do not tell: a function may be called with constants inside jit. No public
+    function tells.
+    """
+    return not _core.trace_state_clean()
+
+
+def trace_context() -> Hashable:
+    """What of JAX's settings (x64, precision, mesh, default device, ...) a trace depends on.
+
+    `jax.jit` has it in the key of its own cache; there is no public way to ask for it.
+    """
+    return _config.trace_context()
 
 
 # -- meshes -----------------------------------------------------------------------------------

@@ -220,7 +220,8 @@ class Ranges(Mapping[str, Range]):
 
     # -- merging, selecting, reducing -----------------------------------------------------
 
-    def _block(self) -> Block:
+    def block(self) -> Block:
+        """The packed states."""
         arrays = iter(self._arrays)
         return Block({g: [next(arrays) for _ in g.leaves] for g in self._layout.groups})
 
@@ -232,10 +233,11 @@ class Ranges(Mapping[str, Range]):
         """
         if not isinstance(other, Ranges):
             raise TypeError(f"ranges merge with ranges; got {type(other).__name__}")
-        if self._layout == other._layout:
-            stats = self._layout.stats
-            return Ranges(self._block().merge(other._block(), stats), self._layout)
-        return _merge_by_name(self, other)
+        with compat.keeping_64_bits((*self._arrays, *other._arrays)):
+            if self._layout == other._layout:
+                stats = self._layout.stats
+                return Ranges(self.block().merge(other.block(), stats), self._layout)
+            return _merge_by_name(self, other)
 
     def __or__(self, other: Ranges) -> Ranges:
         return self.merge(other) if isinstance(other, Ranges) else NotImplemented
@@ -248,7 +250,7 @@ class Ranges(Mapping[str, Range]):
             sites=tuple(self.sites[i] for i in picked),
             places=tuple(tuple(p[i] for i in picked) for p in self._layout.places),
         )
-        return Ranges(self._block(), layout)
+        return Ranges(self.block(), layout)
 
     def reduce(self, mask: Any = None) -> Ranges:
         """Merge the leading axes: the examples of vmap, the iterations of stacked loops.
@@ -263,8 +265,12 @@ class Ranges(Mapping[str, Range]):
           >>> ranges.reduce(mask=jnp.array([True, True, False]))["square"]
           Range(min=1.0, max=4.0, nan=False)
         """
+        with compat.keeping_64_bits(self._arrays):
+            return self._reduced(mask)
+
+    def _reduced(self, mask: Any) -> Ranges:
         blocks, moved, filled = [], {}, {}
-        for g, (group, leaves) in enumerate(self._block().states.items()):
+        for g, (group, leaves) in enumerate(self.block().states.items()):
             stat = self.stats[group.stat]
             axes = leaves[0].ndim - 1 - len(group.leaves[0].shape)
             state = group.treedef.unflatten([jnp.asarray(leaf) for leaf in leaves])
@@ -289,7 +295,11 @@ class Ranges(Mapping[str, Range]):
     # -- showing and keeping --------------------------------------------------------------
 
     def save(self, file: str | os.PathLike[str]) -> None:
-        """Write to a JSON file, exactly and atomically; `jr.load` reads it back."""
+        """Write to a file, exactly and atomically; `jr.load` reads it back.
+
+        The ending chooses the format: `.json`, `.csv`, or for any other the text lines of Caffe2's
+        OutputMinMaxNetObserver (see `jax_ranges.files`).
+        """
         from jax_ranges.files import save
 
         save(self, file)

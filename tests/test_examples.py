@@ -182,7 +182,7 @@ def minilm_model(scan: bool) -> Any:
 def minilm_ranges(scan: bool) -> jr.Ranges:
     """Of one batch, by the example itself; nothing is drawn."""
     module = example("calibrate_minilm")
-    return module.calibrate(minilm_model(scan), module.batches(20), Console(file=io.StringIO()))
+    return module.calibrate(minilm_model(scan), module.batches(20))
 
 
 def minilm_golden(scan: bool) -> str:

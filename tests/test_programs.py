@@ -28,7 +28,9 @@ from tests.programs import Program, other_args, random_program
 # What XLA rewrites in that which it compiles as a whole, and the oracle does not: it leaves out
 # narrow-then-wide conversions, so that a bfloat16 chain is rounded once, not at each step; and
 # it simplifies, so that NaN * mask.astype(float) is 0 where the mask is False, not NaN.
-LITERALLY = {"xla_allow_excess_precision": False, "xla_disable_hlo_passes": "algsimp"}
+ROUNDED = {"xla_allow_excess_precision": False}
+# The last resort only: without its simplifier XLA sometimes crashes (at seed 1706).
+LITERALLY = {**ROUNDED, "xla_disable_hlo_passes": "algsimp"}
 # What two compilations of one program may differ by: a last bit in a transcendental function
 # (vector and scalar code differ) or in the order of a sum, amplified by what follows.
 LAST_BITS = 1e-5
@@ -133,16 +135,17 @@ def _compare(program: Program, loops: str) -> None:
     measured = jr.ranges(fun, loops=loops)
     compiled = compiled_dtypes(jax.make_jaxpr(fun)(*args))
     found = oracle(fun, *args, loops=loops)
-    literally = jax.jit(measured, compiler_options=LITERALLY)
-    if any(map(is_narrow, compiled)):
-        assert_found(literally(*args), found, LAST_BITS)
+    if not compiled:
+        assert_found(measured(*args), found)
         return
-    try:
-        assert_found(measured(*args), found, LAST_BITS if compiled else 0.0)
-    except AssertionError:
-        if not compiled:
-            raise
-        assert_found(literally(*args), found, LAST_BITS)
+    ways = [jax.jit(measured, compiler_options=options) for options in (ROUNDED, LITERALLY)]
+    for run in ways if any(map(is_narrow, compiled)) else [measured, *ways]:
+        try:
+            assert_found(run(*args), found, LAST_BITS)
+            return
+        except AssertionError as error:
+            last = error
+    raise last
 
 
 def assert_found(got: Any, found: Any, rtol: float = 0.0) -> None:

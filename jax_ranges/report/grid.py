@@ -7,6 +7,7 @@ also renders every cell by itself, which takes long for ten thousand rows.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -72,11 +73,13 @@ class Grid:
     caption: Cell = ()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        # Asked once, not for each of ten thousand cells.
+        style_of, ascii_only = functools.cache(console.get_style), options.ascii_only
         for base, line in self._lines(options.max_width):
             for text, style in _merged(line):
-                text = _ascii(text, options.encoding) if options.ascii_only else text
+                text = _ascii(text, options.encoding) if ascii_only else text
                 full = f"{base} {style}".strip()
-                yield Segment(text, console.get_style(full) if full else None)
+                yield Segment(text, style_of(full) if full else None)
             yield Segment.line()
 
     def _lines(self, room: int) -> Iterator[tuple[str, Cell]]:
@@ -137,7 +140,7 @@ def _joined(cells: Sequence[Cell]) -> Cell:
     return runs
 
 
-_ASCII = str.maketrans("…─█▉▊▋▌▍▎▏▸∞×·⁻⁰¹²³⁴⁵⁶⁷⁸⁹▁▂▃▄▅▆▇", "~-######-->!x.-0123456789_..--==")
+_ASCII = str.maketrans("…─█▉▊▋▌▍▎▏▸∞×·⁻⁰¹²³⁴⁵⁶⁷⁸⁹▁▂▃▄▅▆▇│├└", "~-######-->!x.-0123456789_..--==||`")
 
 
 def _ascii(text: str, encoding: str) -> str:
@@ -153,7 +156,8 @@ def _merged(cell: Cell) -> Cell:
             runs[-1] = (runs[-1][0] + text, runs[-1][1])
         else:
             runs.append((text, style))
-    return runs
+    text, style = runs.pop() if runs else ("", "")
+    return [*runs, (text.rstrip(" "), style)]  # no blanks at the end of a line
 
 
 def _wrapped(caption: Cell, room: int) -> Cell:

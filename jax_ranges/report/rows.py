@@ -41,6 +41,7 @@ class Row:
       lead: the shape of the leading axes.
       each: for each index of the last leading axis the largest absolute value: NaN where a NaN
         was seen, None where nothing was.
+      sites: how many sites it stands for; a scope in a tree has more than one.
 
     Example:
       >>> import jax.numpy as jnp
@@ -65,6 +66,7 @@ class Row:
     backward: bool = False
     lead: tuple[int, ...] = ()
     each: tuple[float | None, ...] = ()
+    sites: int = 1
 
     @property
     def infinite(self) -> bool:
@@ -208,6 +210,31 @@ def number_text(value: Number | None) -> str:
         return f"{value:.0f}"
     digits, e, exponent = f"{value or 0.0:.4g}".partition("e")  # "or": no minus zero
     return f"{digits}e{int(exponent)}" if e else digits
+
+
+def name_parts(name: str) -> list[str]:
+    """The scopes of a name, and its last part. A slash in brackets parts nothing.
+
+    A scope may itself be called `a/b`, which JAX's transformations wrap as a whole.
+
+    Example:
+      >>> name_parts("transpose(jvp(a/b))/attn/dot_general")
+      ['transpose(jvp(a/b))', 'attn', 'dot_general']
+    """
+    pieces = name.split("/")
+    if "(" not in name:
+        return pieces
+    parts: list[str] = []
+    for piece in pieces:
+        if parts and _is_open(parts[-1]):
+            parts[-1] += f"/{piece}"
+        else:
+            parts.append(piece)
+    return pieces if _is_open(parts[-1]) else parts  # a bracket of the user's that never closes
+
+
+def _is_open(text: str) -> bool:
+    return text.count("(") > text.count(")")
 
 
 def cut_name(name: str, width: int) -> str:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 
 from jax_ranges.plan import Plan
@@ -15,7 +16,9 @@ from jax_ranges.plan import Row as PlanRow
 from jax_ranges.ranges import Ranges
 from jax_ranges.report import rows as texts
 from jax_ranges.report.grid import Cell, Column, Grid, Run, column
+from jax_ranges.report.order import Excerpt, excerpt
 from jax_ranges.report.rows import Gauge, Row, cut_name, rows_of, unreadable
+from jax_ranges.report.tree import Line, tree_lines
 
 WIDEST = 160  # of a repr, however wide the terminal is
 ALARM = "bold red"
@@ -25,8 +28,9 @@ def ranges_table(ranges: Ranges, limit: int | None = None) -> Any:
     """A rich renderable of all sites, or of the first and last of them, `limit` in total."""
     why = unreadable(ranges)
     if why:
-        return _head(len(ranges), (), why)
-    return _table(rows_of(ranges), limit)
+        return head(len(ranges), why=why)
+    rows = rows_of(ranges)
+    return table(rows, excerpt(rows, limit=limit), caption(rows))
 
 
 def plan_table(plan: Plan) -> Any:
@@ -67,10 +71,8 @@ def summary(ranges: Ranges, limit: int = 20) -> str:
     """
     why = unreadable(ranges)
     rows = [] if why else rows_of(ranges)
-    head = _head(len(ranges), rows, why)
-    if not rows:
-        return head
-    return f"{head}\n{plain(_table(rows, limit, caption=False))}"
+    first = head(len(ranges), rows, why)
+    return f"{first}\n{plain(table(rows, excerpt(rows, limit=limit)))}" if rows else first
 
 
 def plain(renderable: Any, width: int | None = None) -> str:
@@ -95,7 +97,8 @@ def plain(renderable: Any, width: int | None = None) -> str:
     return "\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n"))
 
 
-def _head(count: int, rows: Sequence[Row], why: str) -> str:
+def head(count: int, rows: Sequence[Row] = (), why: str = "") -> str:
+    """How many sites there are, and how many of them out of the ordinary, or why none is shown."""
     parts = [texts.sites_text(count), *(f"{n:,} {what}" for what, n in texts.counts(rows).items())]
     return f"Ranges: {', '.join(parts)}" + (f" ({why})" if why else "")
 
@@ -103,17 +106,32 @@ def _head(count: int, rows: Sequence[Row], why: str) -> str:
 # -- the table of ranges ----------------------------------------------------------------------
 
 
-def _table(rows: list[Row], limit: int | None, caption: bool = True) -> Grid:
-    half = (limit or 0) // 2
-    if limit is None or len(rows) <= 2 * half + 1:  # a line that says "1 more" saves none
-        shown, hidden, order = rows, [], range(len(rows))
-    else:
-        end = len(rows) - half
-        shown, hidden = rows[:half] + rows[end:], rows[half:end]
-        order = [*range(half), None, *range(half, 2 * half)]
-    layouts = _layouts(shown, Gauge.of(rows))
-    dim = ["" if row.observed else "dim" for row in shown]
-    return Grid(layouts, order, dim.__getitem__, _elided(hidden), _caption(rows) if caption else ())
+def table(rows: Sequence[Row], part: Excerpt, caption: Cell = ()) -> Grid:
+    """A line a site."""
+    shown = [rows[i] for i in part.shown]
+    names = column("site", [row.name for row in shown], lambda i, w: _name(shown[i].name, w), 32)
+    hidden = [rows[i] for i in part.hidden]
+    return _grid(names, shown, len(part.head), hidden, Gauge.of(rows), caption)
+
+
+def tree(rows: Sequence[Row], part: Excerpt, caption: Cell = ()) -> Grid:
+    """A line a site, below the lines of its scopes."""
+    lines = tree_lines(rows, part)
+    labels = [line.guide + line.label for line in lines]
+    names = column("site", labels, lambda i, w: _label(lines[i], w), 32)
+    hidden = [rows[i] for i in part.hidden]
+    shown = [line.row for line in lines]
+    return _grid(names, shown, len(lines), hidden, Gauge.of(rows), caption)
+
+
+def _grid(
+    names: Column, rows: list[Row], before: int, hidden: list[Row], gauge: Gauge, caption: Cell
+) -> Grid:
+    """`before`: how many rows are above the line that stands for the hidden ones."""
+    gap = [None] if hidden else []
+    order = [*range(before), *gap, *range(before, len(rows))]
+    dim = ["" if row.observed else "dim" for row in rows]
+    return Grid(_layouts(names, rows, gauge), order, dim.__getitem__, _elided(hidden), caption)
 
 
 def _elided(hidden: Sequence[Row]) -> str:
@@ -121,17 +139,26 @@ def _elided(hidden: Sequence[Row]) -> str:
     return f"… {len(hidden):,} more{odd}"
 
 
-def _layouts(rows: list[Row], gauge: Gauge) -> list[tuple[Column, ...]]:
-    """From wide to narrow: the source goes first, then type and shape are merged."""
-    name = column("site", [row.name for row in rows], lambda i, w: _name(rows[i].name, w), 32)
+def _layouts(name: Column, rows: list[Row], gauge: Gauge) -> list[tuple[Column, ...]]:
+    """From wide to narrow: the source goes first, then type and shape are merged, and then bars.
+
+    Where there are stacked loops, bars go before the courses along the loops: what a bar shows
+    can be read from the numbers beside it, a course is nowhere else.
+    """
     shape, dtype, merged = _types(rows)
+    kinds = (merged,) if any(row.sites > 1 for row in rows) else (shape, dtype)
     least, nan, bar, source = _extremes(rows), _nan(rows), _bars(rows, gauge), _sources(rows)
     each = [_sparks(rows)] if any(row.lead for row in rows) else []
+    barless = [
+        (_least(name, 20), merged, least, nan, *each),
+        (_least(name, 16), least, nan, *each),
+    ]
     return [
-        (name, shape, dtype, least, nan, bar, *each, source),
-        (name, shape, dtype, least, nan, bar, *each),
-        (_least(name, 28), merged, least, nan, bar),
-        (_least(name, 24), merged, least, nan, _least(bar, 9)),
+        (name, *kinds, least, nan, bar, *each, source),
+        (name, *kinds, least, nan, bar, *each),
+        (_least(name, 28), merged, least, nan, bar, *each),
+        (_least(name, 24), merged, least, nan, _least(bar, 9), *each),
+        *(barless if each else []),
         (_least(name, 16), least, nan, _least(bar, 6)),
         (_least(name, 8), least),
     ]
@@ -143,8 +170,23 @@ def _least(column: Column, least: int) -> Column:
 
 def _name(name: str, width: int) -> list[Run]:
     """The scopes stand back behind the operation."""
-    scope, slash, last = cut_name(name, width).rpartition("/")
+    scope, slash, last = _cut(name, width).rpartition("/")
     return [(scope + slash, "dim"), (last, "")]
+
+
+def _label(line: Line, width: int) -> list[Run]:
+    """In a deep tree on a narrow terminal the guide gives way, so that names can be read."""
+    guide = line.guide[: max(width // 2, width - 12)]
+    room = width - len(guide)
+    if line.row.sites == 1:
+        return [(guide, "dim"), *_name(line.label, room)]
+    return [(guide, "dim"), (_cut(line.label[:-1], room - 1) + "/", "bold")]
+
+
+def _cut(name: str, width: int) -> str:
+    """In so many cells of the terminal, of which some characters take two."""
+    wide = 0 if name.isascii() else cell_len(name) - len(name)
+    return cut_name(name, max(width - wide, width // 2)) if wide else cut_name(name, width)
 
 
 def _types(rows: list[Row]) -> tuple[Column, Column, Column]:
@@ -162,14 +204,14 @@ def _short(title: str, cells: list[str], least: int) -> Column:
 
 def _extremes(rows: list[Row]) -> Column:
     """min and max as one column, so that "not observed" goes across both."""
-    lows, highs = [_low(row) for row in rows], [_high(row) for row in rows]
-    left = max([3, *map(len, lows)])
-    right = max([3, 10 - left, *map(len, highs)])
+    pairs = [_pair(row) for row in rows]
+    left = max([3, *(len(low) for low, _ in pairs)])
+    right = max([3, 10 - left, *(len(high) for _, high in pairs)])
 
     def cell(i: int, width: int) -> Cell:
         if not rows[i].observed:
             return [("not observed", "")]
-        low, high = lows[i], highs[i]
+        low, high = pairs[i]
         return [
             (low, _alarm(low)),
             (" " * (2 + right - len(high)), ""),
@@ -180,12 +222,13 @@ def _extremes(rows: list[Row]) -> Column:
     return Column(lambda w: f"min{'max':>{2 + right}}", width, width, cell, right=True)
 
 
-def _low(row: Row) -> str:
-    return texts.number_text(row.min) if row.amax is not None else "nan" * row.nan
-
-
-def _high(row: Row) -> str:
-    return texts.number_text(row.max) if row.amax is not None else "nan" * row.nan
+def _pair(row: Row) -> tuple[str, str]:
+    """min and max as texts; of a scope, whose sites are of all kinds, the largest value."""
+    if row.amax is None:
+        return "nan" * row.nan, "nan" * row.nan
+    if row.sites > 1:
+        return "amax", texts.number_text(row.amax)
+    return texts.number_text(row.min), texts.number_text(row.max)
 
 
 def _alarm(text: str) -> str:
@@ -234,10 +277,12 @@ def _sources(rows: list[Row]) -> Column:
 # -- captions ---------------------------------------------------------------------------------
 
 
-def _caption(rows: list[Row]) -> Cell:
+def caption(rows: Sequence[Row], sorted_how: str = "") -> Cell:
+    """Below a table: how many rows there are, in which order, and what stands out."""
     found = texts.counts(rows)
     styles = {"not observed": "dim", "with NaN": ALARM, "with inf": ALARM}
-    runs = [(texts.sites_text(len(rows)), "bold")]
+    order = f", {sorted_how}" if sorted_how else ""
+    runs = [(texts.sites_text(len(rows)), "bold"), (order, "")]
     runs += [(f" · {count:,} {what}", styles[what]) for what, count in found.items()]
     top = texts.largest(rows)
     if top is not None:

@@ -232,3 +232,51 @@ def test_explicit_sharding_types_work():
         np.testing.assert_allclose(
             ranges["tanh"].max, jnp.tanh(X @ jnp.ones((4, 4))).max(), rtol=1e-6
         )
+
+
+# -- nets -------------------------------------------------------------------------------------
+
+
+def compilations(net):
+    return [program.step._cache_size() for program in net._recorder._programs.values()]
+
+
+W = jnp.ones((4, 6)) / 3
+SHARDED = NamedSharding(MESH, P("a"))
+CASES = {
+    "sharded arguments": (lambda w, x: x @ w, (W, jax.device_put(X, SHARDED))),
+    "one other device": (lambda w, x: x @ w, jax.device_put((W, X), jax.devices()[3])),
+    "in_shardings": (
+        jax.jit(lambda w, x: x @ w, in_shardings=(None, SHARDED)),
+        (np.asarray(W), np.asarray(X)),
+    ),
+    "shard_map": (
+        jax.shard_map(lambda x: lax.psum(x, "a"), mesh=MESH, in_specs=P("a"), out_specs=P()),
+        (np.asarray(X),),
+    ),
+    "constraint": (
+        lambda x: lax.with_sharding_constraint(x * x, SHARDED),
+        (np.asarray(X),),
+    ),
+    "numpy": (lambda w, x: x @ w, (np.asarray(W), np.asarray(X))),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_net_compiles_once_and_places_outputs_as_the_function_does(case):
+    function, args = CASES[case]
+    net = jr.Net(function)
+    plain = jax.jit(function)(*args)
+    for _ in range(3):
+        out = net(*args)
+    assert compilations(net) == [1]
+    np.testing.assert_allclose(out, plain, rtol=1e-6)
+    assert out.sharding.is_equivalent_to(plain.sharding, out.ndim)
+    close(net.get_info(), jr.ranges(function)(*args)[1])
+
+
+def test_a_net_called_with_other_placements_accumulates_into_the_same_names():
+    net = jr.Net(lambda x: x * x)
+    for args in (X, jax.device_put(2 * X, SHARDED), jax.device_put(3 * X, jax.devices()[5])):
+        net(args)
+    assert net.get_info()["mul"].max == (9 * X * X).max()

@@ -1,0 +1,229 @@
+"""One call of a Python function, traced: what of it is a program on arrays, and what is not."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.tree_util import FlattenedIndexKey
+
+from jax_ranges import compat
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a function, traced.
+
+    Attributes:
+      jaxpr: the program, closed.
+      leaves: the arrays among the arguments, in the order of the program's inputs.
+      names: for each of them `input/<path>`.
+      dynamic: for each leaf of `(args, kwargs)` whether it is one of those.
+      donated: which of them the function donates (their indices).
+      options: the compiler options with which it is jitted, if asked for (`outermost`).
+      returned: puts the function's output together, and writes what the function wrote.
+    """
+
+    jaxpr: Any
+    leaves: list[Any]
+    names: list[str]
+    dynamic: list[bool]
+    donated: tuple[int, ...]
+    options: dict[str, Any]
+    returned: Returned
+
+    @classmethod
+    def trace(
+        cls, fun: Any, args: Any, kwargs: Any, abstract: bool = False, outermost: bool = False
+    ) -> Call:
+        """Trace `fun(*args, **kwargs)`.
+
+        abstract: shapes may stand for arrays. outermost: the program will be jitted as a whole,
+        so compiler options that `fun` brings belong to that.
+        """
+        fun, args = unbound(fun, args)
+        flat, treedef = jax.tree_util.tree_flatten_with_path((args, kwargs))
+        info = compat.jit_arguments(fun)
+        fun, options = compat.without_compiler_options(fun)
+        is_static = _belongs_to(info.static, args)
+        # A jitted function traces Python's integers and booleans too.
+        scalars = (float, complex) if info.jitted is None else (bool, int, float, complex)
+        dynamic = [
+            not is_static(path) and _is_array(leaf, path, scalars, abstract) for path, leaf in flat
+        ]
+        given = [pair for pair, d in zip(flat, dynamic, strict=True) if d]
+        parameters = _parameters(fun, len(args))
+        leaves = [leaf for _, leaf in given]
+        is_donated = _belongs_to(info.donated, args)
+        returned = []
+
+        def flat_fun(*traced: Any) -> list[Any]:
+            fill = iter(traced)
+            filled = [next(fill) if d else x for (_, x), d in zip(flat, dynamic, strict=True)]
+            args, kwargs = jax.tree.unflatten(treedef, filled)
+            before = dict(jax.tree_util.tree_flatten_with_path((args, kwargs))[0])
+            outs, out_tree = jax.tree.flatten(fun(*args, **kwargs))
+            changes = _changes(fun, before, (args, kwargs))
+            values = [*outs, *changes.values()]
+            # Whatever is not an array (a flag, a function in a module) is returned as it is.
+            others = [None if isinstance(x, jax.Array) else (x,) for x in values]
+            returned[:] = [out_tree, others, tuple(changes)]
+            return [x for x in values if isinstance(x, jax.Array)]
+
+        jaxpr = jax.make_jaxpr(flat_fun)(*leaves)
+        if options and not outermost:
+            jaxpr = compat.with_compiler_options(jaxpr, options)
+        out_tree, others, written = returned
+        avals = [atom.aval for atom in compat.opened(jaxpr)[0].outvars]
+        return cls(
+            jaxpr,
+            leaves,
+            [_input_name(path, parameters) for path, _ in given],
+            dynamic,
+            tuple(i for i, (path, _) in enumerate(given) if is_donated(path)),
+            options if outermost else {},
+            Returned(out_tree, others, written, avals),
+        )
+
+
+@dataclass(frozen=True)
+class Returned:
+    """What a traced function returned, beside arrays.
+
+    Attributes:
+      tree: the structure of its output.
+      others: for each leaf of it, and for each leaf that was written, None if it is an array, a
+        one-tuple of the value if not.
+      written: where in `(args, kwargs)` the function wrote something.
+      avals: the types of the arrays.
+    """
+
+    tree: Any
+    others: list[tuple[Any] | None]
+    written: tuple[Any, ...]
+    avals: list[Any]
+
+    def typed(self, values: Sequence[Any]) -> list[Any]:
+        """The program's outputs, of the types that they had when traced, weak ones included."""
+        return [compat.retyped(v, aval) for v, aval in zip(values, self.avals, strict=True)]
+
+    def output(self, values: Sequence[Any], args: Any, kwargs: Any) -> Any:
+        """The function's output; what it wrote into its arguments is written into these."""
+        arrays = iter(values)
+        filled = [next(arrays) if other is None else other[0] for other in self.others]
+        count = len(filled) - len(self.written)
+        for path, value in zip(self.written, filled[count:], strict=True):
+            _write((args, kwargs), path, value)
+        return self.tree.unflatten(filled[:count])
+
+
+def unbound(fun: Any, args: Any) -> tuple[Any, Any]:
+    """A bound method of a jitted function as that function: it counts `self` as an argument."""
+    if inspect.ismethod(fun) and compat.jit_arguments(fun.__func__).jitted is not None:
+        return fun.__func__, (fun.__self__, *args)
+    return fun, args
+
+
+def _is_array(leaf: Any, path: Any, scalars: tuple[type, ...], abstract: bool) -> bool:
+    """Whether the leaf is to be traced; other leaves reach the function as they are."""
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        if abstract:
+            return True
+        raise TypeError(
+            f"jr.ranges(f) runs f and needs arrays; argument {jax.tree_util.keystr(path)} is the "
+            f"abstract {leaf}. For shapes only use jax.eval_shape(jr.ranges(f), ...) or jr.plan(f)"
+        )
+    if isinstance(leaf, (jax.Array, *scalars)):
+        return True
+    if not isinstance(leaf, (np.ndarray, np.generic)):
+        return False
+    return leaf.dtype != jax.dtypes.float0 and leaf.dtype.kind not in "OSUMm"
+
+
+def _belongs_to(arguments: compat.Arguments, args: Any) -> Callable[[Any], bool]:
+    """Whether a leaf, by its path in `(args, kwargs)`, belongs to one of these arguments."""
+    positions = {n % len(args) if args else n for n in arguments.positions}
+
+    def belongs(path: Any) -> bool:
+        which, argument = path[0].idx, path[1]
+        return argument.idx in positions if which == 0 else argument.key in arguments.names
+
+    return belongs
+
+
+def static_values(info: compat.JitArguments, args: Any, kwargs: Any) -> Iterator[Any]:
+    """The arguments that a jitted function takes as static."""
+    for n in info.static.positions:
+        if -len(args) <= n < len(args):
+            yield args[n]
+    for name in info.static.names:
+        if name in kwargs:
+            yield kwargs[name]
+
+
+# -- the names of inputs ----------------------------------------------------------------------
+
+
+def _parameters(fun: Any, count: int) -> list[str]:
+    """The names of the positional parameters; `*args` gives args/0, args/1, ..."""
+    try:
+        parameters = list(inspect.signature(fun).parameters.values())
+    except (TypeError, ValueError):  # a builtin, or a callable that hides its signature
+        parameters = []
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    rest = next((f"{p.name}/" for p in parameters if p.kind is p.VAR_POSITIONAL), "")
+    names = [p.name for p in named[:count]]
+    return names + [f"{rest}{i}" for i in range(count - len(names))]
+
+
+def _input_name(path: Any, parameters: list[str]) -> str:
+    which, argument, *rest = path
+    first = parameters[argument.idx] if which.idx == 0 else str(argument.key)
+    tail = jax.tree_util.keystr(tuple(rest), simple=True, separator="/")
+    return "/".join(part for part in ("input", first, tail) if part)
+
+
+# -- what a function writes into its arguments ------------------------------------------------
+#
+# A function may write into a mutable argument: into a dict, or, the usual case, into the
+# variables of a flax nnx module (batch statistics, dropout's counter, a training step's weights).
+# It is traced with a copy; what it wrote there becomes outputs of the program, which are
+# written into the original after the run.
+
+
+def _changes(fun: Any, before: dict[Any, Any], after: Any) -> dict[Any, Any]:
+    """The leaves, by path, that are not what they were before `fun` was traced."""
+    leaves = dict(jax.tree_util.tree_flatten_with_path(after)[0])
+    changes = {path: x for path, x in leaves.items() if path in before and x is not before[path]}
+    lost = [path for path in changes if any(isinstance(k, FlattenedIndexKey) for k in path)]
+    lost += [path for path in (*leaves, *before) if (path in leaves) != (path in before)]
+    if lost:
+        name = getattr(fun, "__name__", type(fun).__name__)
+        warnings.warn(
+            f"{name} is traced with copies of its arguments, and what it did to them at "
+            f"{', '.join(map(jax.tree_util.keystr, lost[:5]))} cannot be carried over to the "
+            f"originals: return the new value instead",
+            stacklevel=2,
+        )
+    return {path: x for path, x in changes.items() if path not in lost}
+
+
+def _write(tree: Any, path: Any, value: Any) -> None:
+    *way, last = path
+    for key in way:
+        tree = getattr(tree, key.name) if hasattr(key, "name") else tree[_index(key)]
+    if hasattr(tree, "set_value"):  # an nnx.Variable, which deprecates setting its attribute
+        tree.set_value(value)
+    elif hasattr(last, "name"):
+        setattr(tree, last.name, value)
+    else:
+        tree[_index(last)] = value
+
+
+def _index(key: Any) -> Any:
+    return key.idx if hasattr(key, "idx") else key.key

@@ -1,0 +1,134 @@
+"""A function compiled together with the accumulation of its ranges, once for each kind of call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.extend.core import jaxprs_in_params
+from jax.sharding import (
+    AbstractMesh,
+    Mesh,
+    NamedSharding,
+    PartitionSpec,
+    Sharding,
+    SingleDeviceSharding,
+)
+
+from jax_ranges import compat
+from jax_ranges.accumulate import Arrays, Pool
+from jax_ranges.call import Call, Returned, static_values
+from jax_ranges.interpret import Interpreter, Jits
+from jax_ranges.packing import Layout
+from jax_ranges.plan import Plan
+from jax_ranges.ranges import Ranges
+from jax_ranges.stats import Statistic
+
+Leaves = Sequence[Any]
+
+
+class Program(NamedTuple):
+    """A function compiled with the accumulation of its ranges, for one kind of call."""
+
+    step: Callable[..., tuple[list[Any], Arrays]]
+    dynamic: tuple[int, ...]
+    returned: Returned
+    pool: Pool
+    layout: Layout
+
+    def run(self, leaves: Leaves, args: Any, kwargs: Any) -> Any:
+        """The function's output; what was seen is in the pool."""
+        outs = self.pool.run(self.step, [leaves[i] for i in self.dynamic])
+        return self.returned.output(outs, args, kwargs)
+
+    def ranges(self, arrays: Arrays) -> Ranges:
+        return Ranges.tree_unflatten(self.layout, arrays)
+
+
+def compiled(call: Call, plan: Plan, stats: tuple[Statistic, ...], name: str) -> Program:
+    """The program of a traced call, measured as planned; compiled when it is first run."""
+    interpreter, frame, returned = Interpreter(stats, Jits()), plan.frame, call.returned
+
+    def step(arrays: Arrays, *values: Any) -> tuple[list[Any], Arrays]:
+        outs, block = interpreter.run(frame, values)
+        merged = Ranges.tree_unflatten(plan.layout, arrays).block().merge(block, stats)
+        return returned.typed(outs), jax.tree.leaves(Ranges(merged, plan.layout))
+
+    place = _placement(call)
+    step.__name__ = step.__qualname__ = name
+    jitted = jax.jit(
+        step,
+        donate_argnums=(0, *(i + 1 for i in call.donated)),
+        # Pinned, or what comes back would not be of the type that was compiled for.
+        out_shardings=None if place is None else (None, place),
+        compiler_options=call.options or None,
+    )
+    nothing = jax.tree.leaves(Ranges(interpreter.identity(frame), plan.layout))
+    dynamic = tuple(i for i, is_dynamic in enumerate(call.dynamic) if is_dynamic)
+    pool = Pool(lambda: jax.device_put(nothing, place))
+    return Program(jitted, dynamic, returned, pool, plan.layout)
+
+
+# -- kinds of calls ---------------------------------------------------------------------------
+
+
+def kind_of_call(
+    info: compat.JitArguments, args: Any, kwargs: Any, leaves: Leaves, tree: Any
+) -> Hashable:
+    """What decides which program a call needs: the types of arrays, the values of all else.
+
+    `info` tells how the function takes its arguments. Taken at every call, so microseconds count.
+    """
+    jitted = info.jitted is not None
+    array = compat.ConcreteArray
+    types = tuple([x.aval if type(x) is array else _type(x, jitted) for x in leaves])
+    places = {id(s): s for s in [x.sharding for x in leaves if type(x) is array]}.values()
+    static = tuple((type(x), x) for x in static_values(info, args, kwargs)) if jitted else ()
+    return compat.trace_context(), tree, types, frozenset(places), static
+
+
+def _type(leaf: Any, jitted: bool) -> Hashable:
+    """What a program depends on of a leaf that is not a plain array on a device."""
+    kind = type(leaf)
+    if kind in (float, complex) or (jitted and kind in (bool, int)):
+        return kind
+    if isinstance(leaf, (np.ndarray, np.generic)) and leaf.dtype.kind not in "OSUMm":
+        return leaf.shape, leaf.dtype
+    return leaf.aval if isinstance(leaf, jax.Array) else (kind, leaf)
+
+
+def _placement(call: Call) -> Any:
+    """Where accumulators lie: on all devices on which the program runs; None if it is on one.
+
+    An accumulator that comes back from a call must be placed like the one that went in, or each
+    placement would be compiled for.
+    """
+    places = [x.sharding for x in call.leaves if isinstance(x, jax.Array) and x.committed]
+    places += _places_in(compat.opened(call.jaxpr)[0])
+    widest = max(places, key=lambda place: len(place.device_set), default=None)
+    if widest is None or isinstance(widest, SingleDeviceSharding):
+        return widest
+    if isinstance(widest, NamedSharding):
+        return NamedSharding(widest.mesh, PartitionSpec())
+    devices = sorted(widest.device_set, key=lambda device: device.id)
+    return NamedSharding(Mesh(devices, ("devices",)), PartitionSpec())
+
+
+def _places_in(jaxpr: Any) -> Iterator[Any]:
+    """The shardings that a program itself asks for."""
+    for eqn in jaxpr.eqns:
+        named = [eqn.params.get(name) for name in ("in_shardings", "out_shardings")]
+        yield from (s for group in named for s in group or () if isinstance(s, Sharding))
+        for value in (eqn.params.get("sharding"), eqn.params.get("mesh")):
+            if isinstance(value, Mesh):
+                yield NamedSharding(value, PartitionSpec())
+            elif isinstance(value, Sharding) and not _is_abstract(value):
+                yield value
+        for inner in jaxprs_in_params(eqn.params):
+            yield from _places_in(inner)
+
+
+def _is_abstract(sharding: Sharding) -> bool:
+    return isinstance(getattr(sharding, "mesh", None), AbstractMesh)

@@ -1,0 +1,130 @@
+"""The files that a net writes: windows, numbered, by a thread of its own, and at last the total."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jax_ranges.files import save
+from jax_ranges.files.as_text import check_delimiter
+from jax_ranges.ranges import Ranges, from_states, states_of
+from jax_ranges.recorder import Recorder, Window
+from jax_ranges.stats import MinMax
+
+File = str | os.PathLike[str]
+
+
+def time_stamp() -> str:
+    """Now, in UTC, in the basic form of ISO 8601: it may be part of a file's name."""
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+
+
+class Dumps:
+    """Writes what a recorder has seen.
+
+    Windows that are due go to another thread, so that calls wait neither for the device nor for
+    the disk. If one cannot be written a warning says so, once until one succeeds again; what
+    it held is in the next.
+
+    Args:
+      file: what `close` writes, and what numbered windows are named after; None for nothing.
+    """
+
+    def __init__(self, recorder: Recorder, file: File | None, delimiter: str):
+        check_delimiter(delimiter)
+        if file is not None and not any(isinstance(s, MinMax) for s in recorder.options.stats):
+            raise ValueError(
+                f"dump_file={str(file)!r} holds ranges, and stats={recorder.options.stats} take "
+                f"none: add jr.MinMax()"
+            )
+        self._recorder, self._delimiter = recorder, delimiter
+        self._file = None if file is None else Path(file)
+        self._thread: ThreadPoolExecutor | None = None
+        self._last: Future[None] | None = None
+        self._failed = False
+        self._lock = threading.Lock()
+        if self._file is not None:
+            with self._warning(self._file):  # now, not after an hour
+                os.stat(self._file.parent)
+
+    def next_window(self, number: int) -> None:
+        """Reset, and write what was seen before to the file of that number, later."""
+        assert self._file is not None
+        file = self._file.with_name(f"{self._file.stem}_{number}{self._file.suffix}")
+        with self._lock:  # numbers are written in their order
+            window = self._recorder.take()
+            if self._thread is None:
+                self._thread = ThreadPoolExecutor(1, thread_name_prefix="jax_ranges")
+            self._last = self._thread.submit(self._write_window, window, file, number)
+
+    def window(self, file: File | None) -> None:
+        """Reset, and write what was seen before, now."""
+        target = self._target(file)
+        self._flush()
+        self._recorder.finish(self._recorder.take(), lambda ranges: self._save(ranges, target))
+
+    def write(self, ranges: Ranges, file: File | None, **about: Any) -> None:
+        """Write these ranges to a file, by default to the file of the total."""
+        self._save(ranges, self._target(file), **about)
+
+    def close(self) -> None:
+        """Write the total."""
+        self._flush()
+        if self._thread is not None:
+            self._thread.shutdown()
+        if self._file is not None:
+            self._failed = False  # it is the last chance to say so
+            with self._warning(self._file):
+                self._save(self._recorder.read(total=True), self._file, total=True)
+
+    def _write_window(self, window: Window, file: Path, number: int) -> None:
+        with self._warning(file):
+            self._recorder.finish(window, lambda ranges: self._save(ranges, file, dump=number))
+
+    def _save(self, ranges: Ranges, file: Path, **about: Any) -> None:
+        about = {"time": time_stamp(), "function": self._recorder.options.name, **about}
+        save(_extrema_only(ranges), file, self._delimiter, about)
+
+    def _flush(self) -> None:
+        """Wait for the windows that are due."""
+        if self._last is not None:
+            self._last.result()
+
+    def _target(self, file: File | None) -> Path:
+        if file is not None:
+            return Path(file)
+        if self._file is None:
+            raise ValueError("no file to write to: give one here, or jr.Net(f, dump_file=...)")
+        return self._file
+
+    @contextlib.contextmanager
+    def _warning(self, file: Path) -> Iterator[None]:
+        """Turn a failure to write into a warning, the first of several in a row only."""
+        try:
+            yield
+            self._failed = False
+        except OSError as error:
+            failed, self._failed = self._failed, True
+            if not failed:
+                warnings.warn(
+                    f"jr.Net({self._recorder.options.name}) cannot write {file}: {error}. It goes "
+                    f"on, and nothing is lost: what was seen will be in the next dump that "
+                    f"succeeds; net.dump(file) writes it elsewhere",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+
+
+def _extrema_only(ranges: Ranges) -> Ranges:
+    """Files hold no other statistics."""
+    if all(isinstance(stat, MinMax) for stat in ranges.stats):
+        return ranges
+    sites, states = zip(*states_of(ranges).values(), strict=True)
+    return from_states(sites, [{MinMax(): of_site[MinMax()]} for of_site in states])

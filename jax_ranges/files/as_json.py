@@ -1,0 +1,103 @@
+"""JSON: one object a site, in program order, for programs that have nothing of ours.
+
+    {"format": "jax_ranges", "version": 1, "about": {...}, "sites": [
+        {"name": ..., "primitive": ..., "output": 0, "shape": [8, 16], "dtype": "float32",
+         "source": "model.py:12", "operands": [...], "backward": false,
+         "min": -1.5, "max": "inf", "nan": false}, ...]}
+
+JSON has no infinities and no NaN, so these are strings; other floats are written with all the
+digits that a float64 needs, of which a float32 is an exact case. Min and max are null where no
+number was seen. Stacked and vmapped ranges are nested lists. `about` is there only if given.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jax_ranges.files.numbers import dtype_of
+from jax_ranges.files.records import ForeignError, Record
+from jax_ranges.site import Site
+
+FORMAT = "jax_ranges"
+VERSION = 1
+
+
+def write(records: Sequence[Record], about: Mapping[str, Any] | None = None) -> str:
+    """The text of a file; ValueError if `about` is not a flat mapping of JSON values."""
+    document: dict[str, Any] = {"format": FORMAT, "version": VERSION}
+    if about is not None:
+        document["about"] = _checked(about)
+    document["sites"] = [_object(record) for record in records]
+    return json.dumps(document, indent=1, allow_nan=False) + "\n"
+
+
+def _checked(about: Mapping[str, Any]) -> dict[str, Any]:
+    for key, value in about.items():
+        plain = value is None or isinstance(value, (str, bool, int, float))
+        if not (isinstance(key, str) and plain) or value in (math.inf, -math.inf) or value != value:
+            raise ValueError(
+                f"about takes strings, finite numbers, booleans and None by name; got "
+                f"{key!r}: {value!r} of type {type(value).__name__}"
+            )
+    return dict(about)
+
+
+def _object(record: Record) -> dict[str, Any]:
+    site = record.site
+    return {
+        "name": site.name,
+        "primitive": site.primitive,
+        "output": site.output,
+        "shape": list(site.shape),
+        "dtype": str(site.dtype),
+        "source": site.source,
+        "operands": list(site.operands),
+        "backward": site.backward,
+        "min": plain(record.min),
+        "max": plain(record.max),
+        "nan": record.nan,
+    }
+
+
+def plain(value: Any) -> Any:
+    """A number as JSON has it, or nested lists of them."""
+    if isinstance(value, list):
+        return [plain(v) for v in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read(text: str) -> list[Record]:
+    """The records of a file's text; ValueError if it is not one of ours, or is damaged."""
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ForeignError(f"damaged or no file of ranges: {error}") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise ForeignError(f"JSON, but not a file of ranges: it has no format {FORMAT!r}")
+    version = document.get("version")
+    if not isinstance(version, int) or version > VERSION:
+        raise ForeignError(
+            f"of version {version!r} of the format, newer than version {VERSION}, which this "
+            f"jax_ranges reads: upgrade jax_ranges, or save the file with this release"
+        )
+    try:
+        return [_record(each) for each in document["sites"]]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{error!r} in one of its sites") from error
+
+
+def _record(each: dict[str, Any]) -> Record:
+    site = Site(
+        name=str(each["name"]),
+        primitive=str(each["primitive"]),
+        output=int(each["output"]),
+        shape=tuple(each["shape"]),
+        dtype=dtype_of(each["dtype"]),
+        source=str(each["source"]),
+        operands=tuple(each["operands"]),
+        backward=bool(each["backward"]),
+    )
+    return Record(site, each["min"], each["max"], each["nan"])

@@ -1,0 +1,274 @@
+"""`Net`: a function wrapped so that its ranges accumulate, call after call, until somebody asks."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import inspect
+import itertools
+import os
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+
+from jax_ranges import compat
+from jax_ranges.call import unbound
+from jax_ranges.dumps import Dumps, time_stamp
+from jax_ranges.ranges import Range, Ranges
+from jax_ranges.recorder import Recorder
+from jax_ranges.site import Select
+from jax_ranges.stats import MinMax, Statistic
+from jax_ranges.transform import Options
+
+File = str | os.PathLike[str]
+
+
+class Net:
+    """A function whose ranges accumulate over its calls.
+
+    Calls return what `fun` returns. What they see stays on the device, merged into accumulators
+    by the same dispatch that runs `fun`, and is fetched when somebody asks. The window is what
+    was seen since the last reset (`dump_and_reset`, or a dump that `dump_every` made), the total
+    all there was.
+
+    Args:
+      fun: any function that JAX can trace, jitted or not. It runs jitted as a whole. Arguments
+        that are not arrays (strings, flags, integers unless `fun` is jitted, functions) are
+        static: each new value of one compiles anew. A callable pytree (an equinox or flax nnx
+        module) and the module of a bound method are arguments like others, so their arrays may
+        change between calls; what nnx modules write into their variables is written.
+      dump_file: where `close` writes the total. The ending decides the format: `.json`, `.csv`,
+        or else lines `op_index op_type output_idx tensor_name min max` as Caffe2 wrote them.
+      dump_every: after so many calls write the window to `<stem>_<k><ext>`, k = 1, 2, ..., and
+        reset it. Another thread writes; calls do not wait.
+      delimiter: between the fields of a line.
+      every: observe one call in so many; the others go straight to `fun`.
+      stats, select, inputs, loops: as in `jr.ranges`.
+
+    Raises:
+      TypeError: `fun` is not callable; when called, an argument that is neither array nor
+        hashable, or a call inside jit, grad or vmap (use `jr.ranges` there).
+      ValueError: an option that makes no sense.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> import jax_ranges as jr
+      >>> net = jr.Net(lambda x: jnp.tanh(x) * 2)
+      >>> for x in (0.5, 1.0, -3.0):
+      ...     y = net(jnp.full(4, x))
+      >>> net.get_info()["mul"]
+      Range(min=-1.9901095628738403, max=1.5231883525848389, nan=False)
+    """
+
+    def __init__(
+        self,
+        fun: Callable[..., Any],
+        dump_file: File | None = None,
+        dump_every: int | None = None,
+        delimiter: str = " ",
+        every: int = 1,
+        stats: Sequence[Statistic] = (MinMax(),),
+        select: Select = None,
+        inputs: bool = False,
+        loops: str = "merge",
+    ):
+        options = Options(
+            fun, stats, select, inputs, loops, "jr.Net wraps a function: net = jr.Net(f)"
+        )
+        if dump_every is not None and dump_file is None:
+            raise ValueError(f"dump_every={dump_every} needs a dump_file to number the dumps of")
+        self._fun = fun
+        self._every = _positive("every", every)
+        self._dump_every = None if dump_every is None else _positive("dump_every", dump_every)
+        self._calls = itertools.count(1)  # its next() is atomic
+        self._stopped = False
+        traced, self._bound = _unbound(fun)
+        self._recorder = Recorder(traced, options)
+        self._dumps = Dumps(self._recorder, dump_file, delimiter)
+        # At interpreter exit too. Not a method of this object: it would keep it alive.
+        self._close = weakref.finalize(self, self._dumps.close)
+        self._close.atexit = False
+        atexit.register(self._close)
+        functools.update_wrapper(self, fun, updated=())
+
+    # -- calls ----------------------------------------------------------------------------
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._stopped:
+            return self._fun(*args, **kwargs)
+        number = next(self._calls)
+        if (number - 1) % self._every:
+            out = self._fun(*args, **kwargs)
+        else:
+            out = self._observed(args, kwargs)
+        if self._dump_every is not None and number % self._dump_every == 0:
+            self._dumps.next_window(number // self._dump_every)
+        return out
+
+    def _observed(self, args: Any, kwargs: Any) -> Any:
+        if compat.tracing():
+            raise TypeError(
+                f"jr.Net({self._recorder.options.name}) was called inside jit, grad, vmap or "
+                f"another transformation, where nothing can accumulate between calls. Use "
+                f"out, ranges = jr.ranges(f)(...) there, and return the ranges"
+            )
+        return self._recorder.call((*self._bound, *args), kwargs)
+
+    def stop(self) -> None:
+        """From now on calls go straight to the function. What was seen is kept."""
+        self._stopped = True
+
+    def resume(self) -> None:
+        """Observe again."""
+        if not self._close.alive:
+            raise ValueError("this jr.Net is closed; wrap the function anew to observe it again")
+        self._stopped = False
+
+    # -- reading --------------------------------------------------------------------------
+
+    def get_info(self, total: bool = False) -> Ranges:
+        """The ranges so far, on the host: of the window, or of all calls.
+
+        Waits for the calls that were made; there are no sites before the first one.
+        """
+        return self._recorder.read(total)
+
+    def __getitem__(self, name: str) -> Observer:
+        """The observer of one operation, by the name of its site; UnknownSiteError if none."""
+        self.get_info(total=True)[name]
+        return Observer(self._recorder, name)
+
+    def tm(self) -> str:
+        """The time stamp that a dump made now has: UTC, `20261231T235959Z` (ISO 8601, basic)."""
+        return time_stamp()
+
+    # -- dumping --------------------------------------------------------------------------
+
+    def dump(self, file: File | None = None, total: bool = False) -> None:
+        """Write the window (or the total) to a file, by default to `dump_file`.
+
+        Raises:
+          ValueError: no file is given, and there is no `dump_file`.
+          OSError: it cannot be written; nothing is lost.
+        """
+        self._dumps.write(self.get_info(total), file)
+
+    def dump_and_reset(self, file: File | None = None) -> None:
+        """Write the window to a file and begin a new one. If writing fails, it goes on."""
+        self._dumps.window(file)
+
+    def close(self) -> None:
+        """Write the total to `dump_file`, if there is one, and stop. `get_info` still works."""
+        self._stopped = True
+        atexit.unregister(self._close)
+        self._close()
+
+    def __enter__(self) -> Net:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    # -- showing --------------------------------------------------------------------------
+
+    def report(self, total: bool = True, **how: Any) -> None:
+        """Print the ranges so far; `how` as in `jr.report` (sort, tree, select, limit, console)."""
+        from jax_ranges.report.console import report
+
+        report(self.get_info(total), **how)
+
+    def live(self, total: bool = True, per_second: float = 2, **how: Any) -> Any:
+        """Redraw the report while the body of a `with` statement runs; `how` as in `jr.report`.
+
+        with net.live(sort="amax", limit=20):
+            for batch in batches:
+                net(batch)
+        """
+        from jax_ranges.report.live import live
+
+        return live(lambda: self.get_info(total), per_second, **how)
+
+    def calibrate(self, batches: Iterable[Any]) -> Ranges:
+        """Call the function on every batch, showing the progress; returns the total.
+
+        A batch that is a tuple is all the positional arguments, anything else the only one.
+        Ctrl-C ends it early, with what was seen so far.
+
+        Example:
+          >>> import jax.numpy as jnp
+          >>> import jax_ranges as jr
+          >>> net = jr.Net(lambda x, y: x @ y)
+          >>> net.calibrate([(jnp.ones(2), jnp.ones(2)), (jnp.ones(3), jnp.ones(3))])["dot_general"]
+          Range(min=2.0, max=3.0, nan=False)
+        """
+        from jax_ranges.report.progress import progress
+
+        last = None
+        with contextlib.suppress(KeyboardInterrupt):
+            for batch in progress(batches, self._recorder.options.name):
+                out = self(*batch) if isinstance(batch, tuple) else self(batch)
+                # One call ahead of the device: more would fill its memory with waiting batches.
+                jax.block_until_ready(last)
+                last = out
+        return self.get_info(total=True)
+
+    def __repr__(self) -> str:
+        state = "closed" if not self._close.alive else "stopped" if self._stopped else "observing"
+        return f"jr.Net({self._recorder.options.name}, {state})"
+
+    def __str__(self) -> str:
+        return f"{self!r}\n{self.get_info(total=True)!r}"
+
+    def __rich__(self) -> Any:
+        return self.get_info(total=True).__rich__()
+
+
+class Observer:
+    """One operation of a net: what it has seen, and whether it goes on."""
+
+    def __init__(self, recorder: Recorder, name: str):
+        self._recorder = recorder
+        self.name = name
+
+    def get_info(self, total: bool = False) -> Range:
+        """The range of this operation so far: in the window, or in all calls."""
+        return self._recorder.read(total)[self.name]
+
+    def stop(self) -> None:
+        """Observe this operation no more. The next call compiles the program without it."""
+        self._recorder.excluded |= {self.name}
+
+    def resume(self) -> None:
+        """Observe it again. What it did in between is not known."""
+        self._recorder.excluded -= {self.name}
+
+    def __repr__(self) -> str:
+        state = "stopped" if self.name in self._recorder.excluded else "observing"
+        return f"Observer({self.name!r}, {state})"
+
+
+def _positive(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} counts calls: an integer of 1 or more; got {value!r}")
+    return value
+
+
+def _unbound(fun: Any) -> tuple[Any, tuple[Any, ...]]:
+    """A function, and the arguments that come before the caller's.
+
+    A module that is called, or whose method is, is an argument: as a constant its weights would
+    stay what they were when it was compiled, and the compiler would fold them.
+    """
+    fun, bound = unbound(fun, ())
+    if inspect.ismethod(fun) and _is_tree(fun.__self__):
+        return fun.__func__, (fun.__self__,)
+    if not bound and _is_tree(fun):
+        return type(fun).__call__, (fun,)
+    return fun, bound
+
+
+def _is_tree(value: Any) -> bool:
+    return not jax.tree_util.all_leaves([value])

@@ -1,0 +1,629 @@
+"""`jr.Net`: what it returns, what it keeps, and that it loses nothing."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import json
+import threading
+import warnings
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from jax.experimental import io_callback
+
+import jax_ranges as jr
+from jax_ranges import accumulate
+
+
+def f(x: Any) -> Any:
+    with jax.named_scope("layer"):
+        return (x + x) * 2
+
+
+def as_dict(ranges: jr.Ranges) -> dict[str, tuple[Any, Any, bool]]:
+    return {name: (r.min.item(), r.max.item(), bool(r.nan)) for name, r in ranges.items()}
+
+
+def assert_same_output(got: Any, expected: Any) -> None:
+    assert jax.tree.structure(got) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        assert jax.typeof(a) == jax.typeof(b) and getattr(a, "weak_type", 0) == getattr(
+            b, "weak_type", 0
+        )
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+class Traces:
+    """A function that counts how often it is traced."""
+
+    def __init__(self, fun: Any):
+        self.fun, self.count = fun, 0
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.count += 1
+        return self.fun(*args, **kwargs)
+
+
+# -- calls ------------------------------------------------------------------------------------
+
+
+def test_calls_return_the_functions_output_and_ranges_are_those_over_all_calls():
+    net = jr.Net(f)
+    batches = np.random.default_rng(0).normal(size=(20, 3, 4)).astype(np.float32)
+    for batch in batches:
+        assert_same_output(net(batch), jax.jit(f)(batch))
+    merged = functools.reduce(jr.Ranges.merge, [jr.ranges(f)(batch)[1] for batch in batches])
+    assert list(net.get_info()) == ["layer/add", "layer/mul"]
+    np.testing.assert_allclose(net.get_info()["layer/mul"].max, merged["layer/mul"].max, rtol=1e-6)
+
+
+def test_outputs_keep_weak_types_pytrees_and_what_is_no_array():
+    def g(x, scale, name):
+        return {"y": x * scale, "name": name, "s": jnp.asarray(scale) + 1, "none": None}
+
+    out = jr.Net(g)(jnp.ones(2), 2.0, "n")
+    assert out["name"] == "n" and out["none"] is None and out["s"].weak_type
+    assert out["y"].dtype == jnp.float32
+
+
+def test_repeated_shapes_are_traced_once_and_new_ones_share_the_names():
+    traces = Traces(f)
+    net = jr.Net(traces)
+    for size, low in [(2, -1.0), (2, 0.0), (3, 5.0), (2, 0.5), (3, 0.1)]:
+        net(jnp.full(size, low))
+    assert traces.count == 2
+    info = net.get_info()
+    assert list(info) == ["layer/add", "layer/mul"]
+    assert (info["layer/add"].min, info["layer/add"].max) == (-2, 10)
+
+
+def test_values_of_static_arguments_compile_anew_and_arrays_do_not():
+    traces = Traces(lambda x, power, mode="a", *, flag=True: x**power if flag else x)
+    net = jr.Net(traces)
+    for power in (2, 3, 2):
+        net(jnp.ones(2) * power, power, flag=True)
+    net(jnp.ones(2), 2, flag=False)
+    net(jnp.ones(2), 2, "b")
+    assert traces.count == 4
+    assert net.get_info()["integer_pow"].max == 27
+
+
+def test_true_is_not_one_as_a_static_argument():
+    net = jr.Net(lambda x, k: x * 2 if k is True else x + k)
+    assert net(jnp.ones(()), True) == 2 and net(jnp.ones(()), 1) == 2
+    assert set(net.get_info()) == {"mul", "add"}
+
+
+def test_a_jitted_function_keeps_static_arguments_and_traces_other_integers():
+    traces = Traces(lambda x, n, step, *, mode: x * n + step)
+    jitted = jax.jit(traces, static_argnums=1, static_argnames="mode")
+    net = jr.Net(jitted)
+    for step in range(5):
+        assert net(jnp.ones(2), 3, step, mode="m")[0] == 3 + step
+    net(jnp.ones(2), 3.0, 1, mode="m")
+    net(jnp.ones(2), 3.5, 1, mode="m")
+    assert traces.count == 3
+    assert max(r.max for r in net.get_info().select("add").values()) == 7
+
+
+def test_donated_arguments_of_a_jitted_function_are_donated():
+    net = jr.Net(jax.jit(lambda state, x: state + x, donate_argnums=0))
+    state = jnp.zeros(4)
+    out = net(state, jnp.ones(4))
+    assert state.is_deleted() and not out.is_deleted()
+    by_name = jr.Net(jax.jit(lambda *, state: state + 1, donate_argnames="state"))
+    by_name(state=out)
+    assert out.is_deleted()
+
+
+def test_compiler_options_of_a_jitted_function_work():
+    g = jax.jit(f, compiler_options={"xla_allow_excess_precision": False})
+    assert_same_output(jr.Net(g)(jnp.ones(3)), g(jnp.ones(3)))
+    assert_same_output(jr.ranges(g)(jnp.ones(3))[0], g(jnp.ones(3)))
+    with pytest.raises(ValueError, match="top-level"):  # as jax.jit(g) does
+        jax.jit(jr.ranges(g))(jnp.ones(3))
+
+
+def test_a_method_jitted_with_static_self_works():
+    class Model:
+        @functools.partial(jax.jit, static_argnums=0)
+        def apply(self, x, scale):
+            return x * scale
+
+    net = jr.Net(Model().apply)
+    assert net(jnp.ones(2), 3)[0] == 3
+    assert jr.ranges(Model().apply)(jnp.ones(2), 3)[0][0] == 3
+
+
+def test_python_scalars_of_other_types_are_other_programs():
+    net = jr.Net(jax.jit(lambda x: jnp.asarray(x) + 1))
+    for x in (1, 2.0, True, 1j, np.float32(2), np.int8(3)):
+        assert_same_output(net(x), jax.jit(lambda x: jnp.asarray(x) + 1)(x))
+
+
+def test_an_unhashable_static_argument_is_named():
+    class Odd:
+        __hash__ = None
+
+    net = jr.Net(lambda x, o: x)
+    with pytest.raises(TypeError, match="static, so they must be hashable; got <.*Odd"):
+        net(jnp.ones(2), Odd())
+
+
+@pytest.mark.parametrize(
+    "transform", [jax.jit, jax.vmap, lambda g: jax.grad(lambda x: g(x).sum()), jax.make_jaxpr]
+)
+def test_a_call_under_a_transformation_points_to_ranges(transform):
+    net = jr.Net(f)
+    with pytest.raises(TypeError, match=r"inside jit, grad, vmap .* jr.ranges\(f\)"):
+        transform(net)(jnp.ones(3))
+    with pytest.raises(TypeError, match="inside jit"):
+        jax.jit(lambda: net(np.ones(3, np.float32)))()
+    assert not len(net.get_info())
+
+
+def test_effects_happen_once_a_call():
+    seen = []
+    net = jr.Net(lambda x: io_callback(lambda v: seen.append(v) or v, x, x * 2))
+    net(jnp.float32(1))
+    net(jnp.float32(2))
+    jax.effects_barrier()
+    assert [float(v) for v in seen] == [2, 4]
+
+
+def test_x64_is_a_program_of_its_own_and_merges_exactly():
+    net = jr.Net(lambda x: x / 3)
+    net(jnp.float32(1))
+    with jax.enable_x64(True):
+        net(jnp.float64(1))
+        net(jnp.float64(-1e-300))
+    found = net.get_info()["div"]
+    assert found.min == -1e-300 / 3 and found.max == np.float32(1) / np.float32(3)
+
+
+def test_a_function_without_operations_has_no_sites():
+    net = jr.Net(lambda x: x)
+    assert net(jnp.ones(2)).sum() == 2
+    assert list(net.get_info()) == [] and list(net.get_info(total=True)) == []
+
+
+# -- frameworks -------------------------------------------------------------------------------
+
+
+def test_linen_apply_with_mutable_collections():
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x, train):
+            return nn.BatchNorm(use_running_average=not train)(nn.Dense(3)(x))
+
+    model, x = Model(), jnp.ones((4, 2))
+    variables = model.init(jax.random.key(0), x, True)
+    net = jr.Net(model.apply)
+    out, state = net(variables, x, train=True, mutable=["batch_stats"])
+    expected, expected_state = model.apply(variables, x, train=True, mutable=["batch_stats"])
+    assert_same_output((out, state), (expected, expected_state))
+    assert_same_output(net(variables, x, False), model.apply(variables, x, False))
+    assert any(name.startswith("Model/Dense_0") for name in net.get_info())
+
+
+class Trained(nnx.Module):
+    def __init__(self, rngs):
+        self.linear = nnx.Linear(2, 3, rngs=rngs)
+        self.norm = nnx.BatchNorm(3, rngs=rngs)
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+
+    def __call__(self, x):
+        return self.dropout(self.norm(self.linear(x)))
+
+
+def train_step(model, optimizer, x):
+    def loss(model):
+        return jnp.mean(model(x) ** 2)
+
+    value, gradient = nnx.value_and_grad(loss)(model)
+    optimizer.update(model, gradient)
+    return value
+
+
+@pytest.mark.parametrize("jit", [lambda g: g, nnx.jit], ids=["plain", "nnx.jit"])
+@pytest.mark.parametrize("wrap", [jr.Net, lambda g: lambda *a: jr.ranges(g)(*a)[0]])
+def test_an_nnx_training_step_trains_as_it_does_alone(jit, wrap):
+    x = jnp.arange(8.0).reshape(4, 2)
+    states = []
+    for step in (jit(train_step), wrap(jit(train_step))):
+        model = Trained(nnx.Rngs(0))
+        optimizer = nnx.Optimizer(model, optax.sgd(1e-2), wrt=nnx.Param)
+        losses = [float(step(model, optimizer, x)) for _ in range(3)]
+        states.append((losses, nnx.state(model), nnx.state(optimizer)))
+    (losses, *alone), (others, *measured) = states
+    np.testing.assert_allclose(losses, others, rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(measured), strict=True):
+        if not jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_a_module_that_is_wrapped_is_an_argument_so_its_weights_may_change():
+    model = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
+    nets = [jr.Net(model, inputs=True), jr.Net(model.__call__)]
+    for scale in (1.0, 10.0):
+        model.kernel.set_value(jnp.full((2, 2), scale))
+        for net in nets:
+            assert_same_output(net(jnp.ones(2)), model(jnp.ones(2)))
+    assert [net.get_info()["dot_general"].max for net in nets] == [20, 20]
+    assert "input/self/kernel/value" in nets[0].get_info()
+
+
+def test_equinox_modules_as_functions_and_as_arguments():
+    model = eqx.nn.MLP(2, 2, 4, 2, key=jax.random.key(0))
+    x = jnp.ones(2)
+    traces = Traces(lambda m, x: m(x))
+    for net, args in [
+        (jr.Net(model), (x,)),
+        (jr.Net(eqx.filter_jit(model)), (x,)),
+        (jr.Net(traces), (model, x)),
+        (jr.Net(eqx.filter_jit(lambda m, x: m(x))), (model, x)),
+    ]:
+        for _ in range(2):
+            np.testing.assert_allclose(net(*args), model(x), rtol=1e-5)
+        assert any("dot_general" in name for name in net.get_info())
+    assert traces.count == 1
+
+
+def test_a_dict_that_the_function_writes_into_is_written():
+    def g(cache, x):
+        cache["last"] = x + 1
+        return x
+
+    cache = {"last": jnp.zeros(2)}
+    jr.Net(g)(cache, jnp.ones(2))
+    assert cache["last"][0] == 2
+
+
+def test_what_cannot_be_written_back_is_said():
+    def g(cache, x):
+        cache["new"] = x + 1
+        return x
+
+    with pytest.warns(UserWarning, match=r"g is traced with copies .* \[0\]\[0\]\['new'\]"):
+        jr.Net(g)({}, jnp.ones(2))
+
+
+# -- window and total, observers, stopping ----------------------------------------------------
+
+
+def test_window_and_total(tmp_path):
+    net = jr.Net(f, dump_file=tmp_path / "r.json")
+    net(jnp.float32(-1))
+    net.dump_and_reset(tmp_path / "first.json")
+    net(jnp.float32(0.5))
+    window, total = net.get_info()["layer/add"], net.get_info(total=True)["layer/add"]
+    assert window.min == window.max == 1
+    assert total.min == -2 and total.max == window.max
+    assert jr.load(tmp_path / "first.json")["layer/add"].max < 0
+
+
+def test_the_observer_of_one_operation_stops_and_resumes():
+    net = jr.Net(f)
+    net(jnp.float32(1))
+    one = net["layer/add"]
+    one.stop()
+    net(jnp.float32(5))
+    assert one.get_info().max == 2
+    assert net["layer/mul"].get_info().max == 20
+    one.resume()
+    net(jnp.float32(2))
+    assert one.get_info(total=True).max == 4
+    with pytest.raises(jr.UnknownSiteError, match="nearest are 'layer/add'"):
+        net["layer/ad"]
+
+
+def test_when_all_observers_are_stopped_calls_go_straight_to_the_function():
+    net = jr.Net(f)
+    net(jnp.float32(1))
+    for name in net.get_info():
+        net[name].stop()
+    assert net(jnp.float32(5)) == f(jnp.float32(5))
+    assert net.get_info()["layer/add"].max == 2
+
+
+def test_stopped_calls_go_straight_to_the_function():
+    calls = []
+    net = jr.Net(lambda x: calls.append(type(x)) or x + 1)
+    net(jnp.float32(1))
+    net.stop()
+    net(jnp.float32(100))
+    assert issubclass(calls[-1], jax.Array) and not issubclass(calls[-1], jax.core.Tracer)
+    assert net.get_info()["add"].max == 2
+    net.resume()
+    net(jnp.float32(3))
+    assert net.get_info()["add"].max == 4
+
+
+def test_one_call_in_k_is_observed():
+    traced = []
+    net = jr.Net(lambda x: traced.append(isinstance(x, jax.core.Tracer)) or x + 1, every=3)
+    for i in range(7):
+        net(jnp.float32(i if i % 3 == 0 else 1000))
+    assert net.get_info()["add"].max == 7
+    assert traced == [True, False, False, False, False]
+
+
+def test_stacked_loops_of_several_lengths_are_reduced():
+    net = jr.Net(lambda x: jax.lax.scan(lambda c, y: (c + y, c), 0.0, x), loops="stack")
+    net(jnp.arange(3.0))
+    assert net.get_info()["scan/add"].max.shape == (3,)
+    net(jnp.arange(5.0))
+    assert net.get_info()["scan/add"].max == 10
+
+
+def test_several_statistics_and_selection():
+    net = jr.Net(f, select="add", inputs=True)
+    net(jnp.ones(2))
+    assert list(net.get_info()) == ["layer/add"]
+    with pytest.raises(ValueError, match="selects none"):
+        jr.Net(f, select="conv")(jnp.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"every": 0}, "every counts calls: an integer of 1 or more; got 0"),
+        ({"dump_every": 2.5, "dump_file": "x"}, "dump_every counts calls"),
+        ({"dump_every": 3}, "needs a dump_file"),
+        ({"delimiter": "a"}, "delimiter"),
+        ({"loops": "each"}, "loops must be one of"),
+    ],
+)
+def test_options_that_make_no_sense(options, text):
+    with pytest.raises(ValueError, match=text):
+        jr.Net(f, **options)
+
+
+def test_what_is_no_function():
+    with pytest.raises(TypeError, match=r"jr.Net wraps a function: net = jr.Net\(f\); got 3"):
+        jr.Net(3)
+
+
+# -- dumps ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["txt", "json", "csv"])
+def test_windows_are_dumped_and_the_total_at_the_end(tmp_path, ending):
+    file = tmp_path / f"ranges.{ending}"
+    with jr.Net(f, dump_file=file, dump_every=2) as net:
+        for x in (1.0, -2.0, 3.0, 4.0, 5.0):
+            net(jnp.float32(x))
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"ranges_1.{ending}",
+        f"ranges_2.{ending}",
+        file.name,
+    }
+    tanh = [
+        jr.load(tmp_path / name)["layer/add"]
+        for name in (f"ranges_1.{ending}", f"ranges_2.{ending}", file.name)
+    ]
+    expected = [(-2.0, 1.0), (3.0, 4.0), (-2.0, 5.0)]
+    for found, (lo, hi) in zip(tanh, expected, strict=True):
+        assert (found.min, found.max) == (2 * lo, 2 * hi)
+    merged = jr.load(*(tmp_path / f"ranges_{k}.{ending}" for k in (1, 2)))
+    assert merged["layer/add"].max == tanh[1].max
+    assert net.get_info(total=True)["layer/add"] == tanh[2]
+
+
+def test_the_lines_are_those_of_the_ancestor(tmp_path):
+    net = jr.Net(f, dump_file=tmp_path / "r.txt", delimiter=",")
+    net(jnp.float32(0.5))
+    net.dump()
+    fields = [line.split(",") for line in (tmp_path / "r.txt").read_text().splitlines()]
+    assert [line[:4] for line in fields] == [
+        ["0", "add", "0", "layer/add"],
+        ["1", "mul", "0", "layer/mul"],
+    ]
+    assert np.float32(fields[0][4]) == 1
+
+
+def test_a_json_dump_says_what_it_is(tmp_path):
+    net = jr.Net(f, dump_file=tmp_path / "r.json", dump_every=1)
+    before = net.tm()
+    net(jnp.float32(0.5))
+    net.close()
+    window = json.loads((tmp_path / "r_1.json").read_text())["about"]
+    total = json.loads((tmp_path / "r.json").read_text())["about"]
+    assert window["dump"] == 1 and total["total"] is True and window["function"] == "f"
+    assert before <= window["time"] <= total["time"] <= net.tm()
+
+
+def test_a_missing_folder_is_reported_once_and_nothing_is_lost(tmp_path):
+    file = tmp_path / "not yet" / "r.json"
+    with pytest.warns(RuntimeWarning, match="cannot write .*not yet.*nothing is lost"):
+        net = jr.Net(f, dump_file=file, dump_every=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        net(jnp.float32(-1))
+        net(jnp.float32(0.5))
+        assert net.get_info(total=True)["layer/add"].min == -2
+        with pytest.raises(OSError, match="not yet"):
+            net.dump_and_reset()
+        net._dumps._flush()
+        assert net.get_info()["layer/add"].min == -2  # the window goes on
+        file.parent.mkdir()
+        net(jnp.float32(0.25))
+        net.close()
+    # The third dump holds what the first two could not.
+    found = jr.load(file.parent / "r_3.json")["layer/add"]
+    assert (found.min, found.max) == (-2, 1)
+    assert jr.load(file)["layer/add"] == found
+
+
+def test_a_dump_without_a_file_says_what_to_do():
+    with pytest.raises(ValueError, match="give one here, or"):
+        jr.Net(f).dump()
+    with pytest.raises(ValueError, match=r"add jr.MinMax\(\)"):
+        jr.Net(f, dump_file="r.json", stats=())
+
+
+def test_closing_writes_once_and_the_net_is_then_a_function(tmp_path):
+    net = jr.Net(f, dump_file=tmp_path / "r.json")
+    net(jnp.float32(1))
+    net.close()
+    written = (tmp_path / "r.json").stat().st_mtime_ns
+    net.close()
+    assert net(jnp.float32(3)) == f(jnp.float32(3))
+    assert (tmp_path / "r.json").stat().st_mtime_ns == written
+    assert net.get_info(total=True)["layer/add"].max == 2
+    with pytest.raises(ValueError, match="closed"):
+        net.resume()
+
+
+def test_an_exception_in_the_users_loop_leaves_a_dump(tmp_path):
+    def loop():
+        with jr.Net(f, dump_file=tmp_path / "r.json") as net:
+            net(jnp.float32(1))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        loop()
+    assert "layer/add" in jr.load(tmp_path / "r.json")
+
+
+def test_a_net_that_is_forgotten_writes_its_dump_and_is_freed(tmp_path):
+    net = jr.Net(f, dump_file=tmp_path / "r.json")
+    net(jnp.float32(1))
+    gone = weakref.ref(net)
+    del net
+    gc.collect()
+    assert gone() is None
+    assert "layer/add" in jr.load(tmp_path / "r.json")
+
+
+# -- threads, failures ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Count(jr.Statistic):
+    """How many values there were: one that is lost is missed."""
+
+    def identity(self, dtype):
+        return np.zeros((), np.int32)
+
+    def measure(self, value):
+        return jnp.asarray(value.size, jnp.int32)
+
+    def merge(self, a, b):
+        return a + b
+
+
+def test_eight_threads_lose_no_call(tmp_path):
+    net = jr.Net(f, stats=(jr.MinMax(), Count()), dump_file=tmp_path / "r.json", dump_every=37)
+    counted = []
+
+    def work(seed: int) -> None:
+        for i in range(100):
+            net(jnp.float32(seed * 100 + i))
+            if i % 10 == 0:
+                counted.append(net.get_info(total=True).state("layer/add", Count()))
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    info = net.get_info(total=True)
+    assert info.state("layer/add", Count()) == 800
+    assert max(counted) <= 800
+    assert info["layer/mul"].max == 4 * 799
+    net.close()
+
+
+def test_a_call_that_fails_on_the_device_does_not_take_the_ranges_along(monkeypatch):
+    monkeypatch.setattr(accumulate, "COPY_EVERY", 2)
+
+    def check(v):
+        if v > 100:
+            raise ValueError("too large")
+        return v
+
+    net = jr.Net(lambda x: io_callback(check, x, x * 2), stats=(jr.MinMax(), Count()))
+    for x in (1.0, 2.0, 3.0, 4.0, 5.0):
+        net(jnp.float32(x)).block_until_ready()
+
+    def failing():
+        try:
+            net(jnp.float32(99)).block_until_ready()
+        finally:
+            net.get_info()
+
+    warns = pytest.warns(RuntimeWarning, match="up to 1 calls before it .* of the 4 calls before")
+    with warns, pytest.raises(jax.errors.JaxRuntimeError):
+        failing()
+    assert net.get_info()["mul"].max == 8
+    assert net(jnp.float32(6)) == 12
+    info = net.get_info(total=True)
+    assert info["mul"].max == 12 and info.state("mul", Count()) == 5
+
+
+def test_gradients_of_a_training_step_over_many_calls():
+    @functools.partial(jax.jit, donate_argnums=0)
+    def step(w, x):
+        loss, gradient = jax.value_and_grad(lambda w: jnp.mean((x @ w) ** 2))(w)
+        return w - 0.1 * gradient, loss
+
+    net = jr.Net(step)
+    w, alone = jnp.ones((3, 2)), jnp.ones((3, 2))
+    for i in range(10):
+        x = jax.random.normal(jax.random.key(i), (4, 3))
+        (w, loss), (alone, expected) = net(w, x), step(alone, x)
+        np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    assert any(site.backward for site in net.get_info().sites)
+
+
+# -- showing ----------------------------------------------------------------------------------
+
+
+def test_it_prints_as_what_it_is(capsys):
+    net = jr.Net(f)
+    assert repr(net) == "jr.Net(f, observing)" and "0 sites" in str(net)
+    net(jnp.float32(1))
+    assert "layer/add" in str(net)
+    net.report(sort="amax", limit=1)
+    printed = capsys.readouterr().out
+    assert "layer/mul" in printed and "\x1b" not in printed
+    net.stop()
+    assert repr(net) == "jr.Net(f, stopped)"
+    net.close()
+    assert repr(net) == "jr.Net(f, closed)"
+
+
+def test_live_draws_once_where_there_is_no_terminal(capsys):
+    net = jr.Net(f)
+    with net.live(sort="amax"):
+        net(jnp.float32(1))
+        net(jnp.float32(2))
+    printed = capsys.readouterr().out
+    assert printed.count("layer/mul") >= 1 and "\x1b" not in printed
+
+
+def test_calibrate_takes_any_iterable_and_shows_nothing_in_a_pipe(capsys):
+    net = jr.Net(lambda x, y=1.0: x * y)
+    info = net.calibrate((jnp.float32(i), jnp.float32(2)) for i in range(5))
+    assert info["mul"].max == 8
+    assert net.calibrate([jnp.float32(100)])["mul"].max == 100
+    assert capsys.readouterr() == ("", "")
+
+
+def test_calibrate_survives_ctrl_c():
+    def batches():
+        yield jnp.float32(3)
+        raise KeyboardInterrupt
+
+    assert jr.Net(f).calibrate(batches())["layer/add"].max == 6
