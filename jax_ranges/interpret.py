@@ -63,23 +63,28 @@ class Interpreter:
     def run(self, frame: Frame, values: Sequence[Any]) -> tuple[list[Any], Block]:
         jaxpr, values = frame.jaxpr, [*frame.consts, *values]
         env = dict(zip((*jaxpr.constvars, *jaxpr.invars), values, strict=True))
+        held: dict[Source, Any] = {}
+        late = {source for group in frame.together for source in group}
         blocks = [self._measure(None, source) for source in frame.known]
-        blocks += [self._measure(values[i], source) for i, source in frame.inputs]
+        blocks += self._measured([(values[i], source) for i, source in frame.inputs], late, held)
         for equation in frame.equations:
             eqn = equation.eqn
             if self.silent and eqn.effects and not eqn.outvars:
                 continue
             operands = [atom.val if compat.is_literal(atom) else env[atom] for atom in eqn.invars]
-            results, block = self._equation(equation, operands)
+            results, block = self._equation(equation, operands, late, held)
             blocks += block
             env.update(zip(eqn.outvars, results, strict=True))
             del operands, results
             for var in equation.dead:
                 del env[var]
         outs = [atom.val if compat.is_literal(atom) else env[atom] for atom in jaxpr.outvars]
+        blocks += [self._measure_together(group, held) for group in frame.together]
         return outs, join(blocks)
 
-    def _equation(self, equation: Equation, values: list[Any]) -> tuple[list[Any], list[Block]]:
+    def _equation(
+        self, equation: Equation, values: list[Any], late: set[Source], held: dict[Source, Any]
+    ) -> tuple[list[Any], list[Block]]:
         eqn, blocks = equation.eqn, []
         with compat.in_equation(eqn):
             if equation.frames and (equation.measures or (self.silent and eqn.effects)):
@@ -90,8 +95,25 @@ class Interpreter:
                 results = compat.bind(eqn, values)
         if equation.outputs:
             with compat.in_equation(eqn, SCOPE):
-                blocks += [self._measure(results[i], source) for i, source in equation.outputs]
+                found = [(results[i], source) for i, source in equation.outputs]
+                blocks += self._measured(found, late, held)
         return results, blocks
+
+    def _measured(
+        self, found: Sequence[tuple[Any, Source]], late: set[Source], held: dict[Source, Any]
+    ) -> list[Block]:
+        """The states of some values; those that are measured together later are held."""
+        held.update((source, value) for value, source in found if source in late)
+        return [self._measure(value, source) for value, source in found if source not in late]
+
+    def _measure_together(self, group: Sequence[Source], held: dict[Source, Any]) -> Block:
+        values = [lax.stop_gradient(held.pop(source)) for source in group]
+        values = compat.varying(values, self.varying)
+        with jax.named_scope(SCOPE):
+            return join(
+                Block({group_of(self.stats, k, group[0].dtype): _rows_of(self.stats[k])(values)})
+                for k in sorted(group[0].wanted)
+            )
 
     def _measure(self, value: Any, source: Source) -> Block:
         rows = {k: self._row(k, value, source) for k in sorted(source.wanted)}
@@ -159,3 +181,9 @@ def _row_of(stat: Statistic) -> Callable[..., list[Any]]:
         return [leaf[None] for leaf in jax.tree.leaves(stat.measure(value))]
 
     return jax.jit(measure)
+
+
+@functools.lru_cache(maxsize=64)
+def _rows_of(stat: Statistic) -> Callable[..., list[Any]]:
+    """Its `measure_all`, likewise."""
+    return jax.jit(lambda values: jax.tree.leaves(stat.measure_all(values)))

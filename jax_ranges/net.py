@@ -60,7 +60,7 @@ class Net:
       >>> for x in (0.5, 1.0, -3.0):
       ...     y = net(jnp.full(4, x))
       >>> net.get_info()["mul"]
-      Range(min=-1.9901095628738403, max=1.5231883525848389, nan=False)
+      Range(min=-1.9901094, max=1.5231884, nan=False)
     """
 
     def __init__(

@@ -27,7 +27,7 @@ from jax_ranges.derive import PAIRWISE, Chain, Expr, Known, derived, origin_of
 from jax_ranges.packing import Group, Layout, Slot, group_of
 from jax_ranges.rules import RULES, Program
 from jax_ranges.site import Names, Select, Site, chosen
-from jax_ranges.stats import Extrema, MinMax, Statistic, extrema_of
+from jax_ranges.stats import Extrema, MinMax, Statistic, extrema_of, together
 
 
 @dataclass(eq=False)
@@ -80,7 +80,8 @@ class Frame:
     """One (inner) program: its equations, and the sources among its constants and inputs.
 
     `sources` lists all that are wanted in it and in the frames inside, in the order in which
-    the interpreter returns their states.
+    the interpreter returns their states. `together` are those of its own that are kept until its
+    end and measured at once (see `stats.together`), group by group; they come last.
     """
 
     jaxpr: Any
@@ -91,6 +92,7 @@ class Frame:
     inputs: list[tuple[int, Source]] = field(default_factory=list)
     equations: list[Equation] = field(default_factory=list)
     sources: tuple[Source, ...] = ()
+    together: tuple[tuple[Source, ...], ...] = ()
 
     def settle(self) -> tuple[Source, ...]:
         """Drop the sources that nobody wants; returns (and keeps) the others, in order."""
@@ -102,7 +104,12 @@ class Frame:
                 found += frame.settle()
             equation.outputs = [(i, source) for i, source in equation.outputs if source.wanted]
             found += [source for _, source in equation.outputs]
-        self.sources = tuple(found)
+        own = [source for _, source in self.inputs]
+        own += [source for equation in self.equations for _, source in equation.outputs]
+        self.together = _together(own)
+        last = [source for group in self.together for source in group]
+        late = set(last)
+        self.sources = (*(source for source in found if source not in late), *last)
         return self.sources
 
     def signature(self) -> tuple[Any, ...]:
@@ -123,6 +130,15 @@ class Frame:
                 if equation.outputs or equation.measures
             ),
         )
+
+
+def _together(sources: Sequence[Source]) -> tuple[tuple[Source, ...], ...]:
+    groups: dict[Any, list[Source]] = {}
+    for source in sources:
+        if source.known is None and not source.frozen and together(source.elements):
+            key = (source.dtype, source.elements, frozenset(source.wanted))
+            groups.setdefault(key, []).append(source)
+    return tuple(tuple(group) for group in groups.values() if len(group) > 1)
 
 
 @dataclass(slots=True)

@@ -64,6 +64,11 @@ class Statistic:
         """The state of what was seen in `a` and in `b`."""
         raise NotImplementedError
 
+    def measure_all(self, values: Sequence[jax.Array]) -> State:
+        """The states of several values of one dtype and number of elements, on a leading axis."""
+        states = [self.measure(value) for value in values]
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+
     def reduce(self, state: State, axes: int) -> State:
         """Merge the first `axes` axes of a state (none of them empty)."""
         for _ in range(axes):
@@ -122,14 +127,24 @@ class MinMax(Statistic):
         return Extrema(np.array(info.max, word), np.array(info.min, word), np.array(0, word))
 
     def measure(self, value: jax.Array) -> Extrema:
+        return self._measure(value, _stages(value))
+
+    def measure_all(self, values: Sequence[jax.Array]) -> Extrema:
+        # The barrier makes one copy of them; without it they would be computed again inside the
+        # reduction, which takes longer to compile and to run.
+        rows = lax.optimization_barrier(jnp.stack([value.ravel() for value in values]))
+        return self._measure(rows, [(1,)])
+
+    def _measure(self, value: jax.Array, stages: Stages) -> Extrema:
         if jnp.issubdtype(value.dtype, jnp.complexfloating):
-            return self.merge(self.measure(value.real), self.measure(value.imag))
+            parts = (self._measure(part, stages) for part in (value.real, value.imag))
+            return self.merge(*parts)
         word = keys.key_dtype(value.dtype)
         if keys.is_float(value.dtype):
-            least, most, top = extrema(*_masked_keys(value))
+            least, most, top = extrema(stages, *_masked_keys(value))
         else:
-            least, most = extrema(*[keys.integer_key(value)] * 2)
-            top = np.array(0, word)
+            least, most = extrema(stages, *[keys.integer_key(value)] * 2)
+            top = jnp.zeros(least.shape, word)
         return Extrema(least.astype(word), most.astype(word), top.astype(word))
 
     def merge(self, a: Extrema, b: Extrema) -> Extrema:
@@ -203,12 +218,32 @@ def _masked_keys(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     )
 
 
+Stages = Sequence[tuple[int, ...]]
+"""The axes over which a value is reduced, one step after another."""
+
 # Elements from which it pays to reduce the last axis first: XLA's CPU backend reduces an array
 # to an array on all cores, but to a scalar on one.
 TWO_STAGES = 1 << 18
 
+# Elements up to which values of one size are copied together and reduced at once. Each reduction
+# is a kernel to compile and to start; for more elements the copy costs more than that.
+TOGETHER = 1 << 12
 
-def extrema(*operands: jax.Array) -> tuple[jax.Array, ...]:
+
+def together(elements: int) -> bool:
+    """Whether values of so many elements are to be measured together.
+
+    Not on several devices: values may be sharded each in its own way.
+    """
+    return 0 < elements <= TOGETHER and jax.device_count() == 1
+
+
+def _stages(value: jax.Array) -> Stages:
+    every = tuple(range(value.ndim))
+    return [every[-1:], every[:-1]] if value.size >= TWO_STAGES and value.ndim > 1 else [every]
+
+
+def extrema(stages: Stages, *operands: jax.Array) -> tuple[jax.Array, ...]:
     """The least of the first operand, the largest of the second (and of the third).
 
     On the CPU one reduction of all operands at once: XLA does not fuse reductions there, and
@@ -217,10 +252,8 @@ def extrema(*operands: jax.Array) -> tuple[jax.Array, ...]:
     operands of a reduction that has several.
     """
     starts = [_start(op, x.dtype) for op, x in zip(_FOLDS, operands, strict=False)]
-    last, every = (operands[0].ndim - 1,), tuple(range(operands[0].ndim))
-    stages = [last, every[:-1]] if operands[0].size >= TWO_STAGES and len(every) > 1 else [every]
     for axes in stages:
-        if _together():
+        if _at_once():
             operands = tuple(lax.reduce(operands, tuple(starts), _FOLD_ALL[len(operands)], axes))
         else:
             operands = tuple(
@@ -230,7 +263,7 @@ def extrema(*operands: jax.Array) -> tuple[jax.Array, ...]:
     return operands
 
 
-def _together() -> bool:
+def _at_once() -> bool:
     return jax.default_backend() == "cpu" and jax.device_count() == 1
 
 

@@ -150,7 +150,12 @@ def test_a_reader_that_goes_away_is_no_trouble():
 
 def test_ctrl_c_is_130_without_a_traceback(folder):
     os.mkfifo(folder / "pipe")
-    command = [sys.executable, "-m", "jax_ranges", "show", "pipe"]
+    # A process in the background of a script, as CI's may be, starts with ctrl-C switched off.
+    program = (
+        "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "runpy.run_module('jax_ranges', run_name='__main__')"
+    )
+    command = [sys.executable, "-c", program, "show", "pipe"]
     with subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env=environment()
     ) as process, open(folder / "pipe", "w"):  # opens once it is being read  # fmt: skip

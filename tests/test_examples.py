@@ -245,7 +245,8 @@ def test_main_of_minilm_prints_and_saves(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module, file = example("calibrate_minilm"), tmp_path / "minilm.json"
-    monkeypatch.setattr(module, "calibrate", lambda model, data, console: minilm_ranges(True))
+    found = minilm_ranges(True)
+    monkeypatch.setattr(module, "calibrate", lambda model, data: found)
     module.main(["--scan", "--sentences", "20", "--save", str(file)])
     printed = capsys.readouterr().out
     assert "paraphrase  unrelated" in printed
