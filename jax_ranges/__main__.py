@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except (OSError, ValueError) as error:
         print(f"jax-ranges: {_message(error)}", file=sys.stderr)
+        return 2
+    except Exception:  # a mistake of ours; Python's 1 would say that there are differences
+        traceback.print_exc()
         return 2
     return code
 

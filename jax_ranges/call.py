@@ -60,15 +60,21 @@ class Call:
         parameters = _parameters(fun, len(args))
         leaves = [leaf for _, leaf in given]
         is_donated = _belongs_to(info.donated, args)
+        shared = shared_variables((args, kwargs))
         returned = []
 
         def flat_fun(*traced: Any) -> list[Any]:
             fill = iter(traced)
             filled = [next(fill) if d else x for (_, x), d in zip(flat, dynamic, strict=True)]
             args, kwargs = jax.tree.unflatten(treedef, filled)
+            for path, first in shared:
+                _write((args, kwargs), path, _at((args, kwargs), first))
             before = dict(jax.tree_util.tree_flatten_with_path((args, kwargs))[0])
-            outs, out_tree = jax.tree.flatten(fun(*args, **kwargs))
-            changes = _changes(fun, before, (args, kwargs))
+            out = fun(*args, **kwargs)
+            _refuse_unfinished(fun, [out])
+            outs, out_tree = jax.tree.flatten(out)
+            _refuse_unfinished(fun, outs)
+            changes = _changes(fun, treedef, before, (args, kwargs))
             values = [*outs, *changes.values()]
             # Whatever is not an array (a flag, a function in a module) is returned as it is.
             others = [None if isinstance(x, jax.Array) else (x,) for x in values]
@@ -115,11 +121,34 @@ class Returned:
     def output(self, values: Sequence[Any], args: Any, kwargs: Any) -> Any:
         """The function's output; what it wrote into its arguments is written into these."""
         arrays = iter(values)
-        filled = [next(arrays) if other is None else other[0] for other in self.others]
+        filled = [next(arrays) if other is None else _own(other[0]) for other in self.others]
         count = len(filled) - len(self.written)
         for path, value in zip(self.written, filled[count:], strict=True):
             _write((args, kwargs), path, value)
         return self.tree.unflatten(filled[:count])
+
+
+def _own(value: Any) -> Any:
+    """The caller may write into a numpy array, which is the same at every call."""
+    return value.copy() if isinstance(value, np.ndarray) else value
+
+
+def _refuse_unfinished(fun: Any, outs: Sequence[Any]) -> None:
+    """Outputs that would run, or hold traced values, when tracing is over."""
+    for out in outs:
+        is_leaf = jax.tree_util.all_leaves([out]) and not isinstance(out, jax.Array)
+        held = getattr(out, "__dict__", {}).values() if is_leaf else ()
+        waits = inspect.isgenerator(out) or inspect.isawaitable(out) or inspect.isasyncgen(out)
+        if waits or any(map(compat.is_traced, held)):
+            raise TypeError(
+                f"{_name(fun)} returned {type(out).__name__}, which is no pytree of arrays: "
+                f"what is in it was traced, and is over when it returns. Return arrays, or "
+                f"register the class as a pytree (jax.tree_util.register_dataclass)"
+            )
+
+
+def _name(fun: Any) -> str:
+    return str(getattr(fun, "__name__", type(fun).__name__))
 
 
 def unbound(fun: Any, args: Any) -> tuple[Any, Any]:
@@ -196,27 +225,49 @@ def _input_name(path: Any, parameters: list[str]) -> str:
 # written into the original after the run.
 
 
-def _changes(fun: Any, before: dict[Any, Any], after: Any) -> dict[Any, Any]:
+def shared_variables(tree: Any) -> list[tuple[Any, Any]]:
+    """The paths of variables that are elsewhere in `tree` too, and where they were met first.
+
+    flax nnx modules may share variables (tied weights), or be given twice. A copy of the tree
+    would have two of each, of which a function changes one.
+    """
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_variable)
+    first: dict[int, Any] = {}
+    variables = [(path, x) for path, x in flat if is_variable(x)]
+    return [(path, first[id(x)]) for path, x in variables if first.setdefault(id(x), path) != path]
+
+
+def is_variable(value: Any) -> bool:
+    """Whether it is an nnx.Variable, or anything like it: a mutable box in a pytree."""
+    return hasattr(value, "set_value")
+
+
+def _changes(fun: Any, treedef: Any, before: dict[Any, Any], after: Any) -> dict[Any, Any]:
     """The leaves, by path, that are not what they were before `fun` was traced."""
-    leaves = dict(jax.tree_util.tree_flatten_with_path(after)[0])
+    flat, structure = jax.tree_util.tree_flatten_with_path(after)
+    leaves = dict(flat)
     changes = {path: x for path, x in leaves.items() if path in before and x is not before[path]}
     lost = [path for path in changes if any(isinstance(k, FlattenedIndexKey) for k in path)]
     lost += [path for path in (*leaves, *before) if (path in leaves) != (path in before)]
-    if lost:
-        name = getattr(fun, "__name__", type(fun).__name__)
+    if lost or structure != treedef:
+        where = ", ".join(map(jax.tree_util.keystr, lost[:5])) or "an attribute that is no array"
         warnings.warn(
-            f"{name} is traced with copies of its arguments, and what it did to them at "
-            f"{', '.join(map(jax.tree_util.keystr, lost[:5]))} cannot be carried over to the "
-            f"originals: return the new value instead",
+            f"{_name(fun)} is traced with copies of its arguments, and what it did to them at "
+            f"{where} cannot be carried over to the originals: return the new value instead",
             stacklevel=2,
         )
     return {path: x for path, x in changes.items() if path not in lost}
 
 
+def _at(tree: Any, path: Any) -> Any:
+    for key in path:
+        tree = getattr(tree, key.name) if hasattr(key, "name") else tree[_index(key)]
+    return tree
+
+
 def _write(tree: Any, path: Any, value: Any) -> None:
     *way, last = path
-    for key in way:
-        tree = getattr(tree, key.name) if hasattr(key, "name") else tree[_index(key)]
+    tree = _at(tree, way)
     if hasattr(tree, "set_value"):  # an nnx.Variable, which deprecates setting its attribute
         tree.set_value(value)
     elif hasattr(last, "name"):

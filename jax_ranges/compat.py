@@ -199,14 +199,17 @@ def retyped(value: Any, aval: Any) -> Any:
 
 
 @contextlib.contextmanager
-def keeping_64_bits(arrays: Iterable[Any]) -> Iterator[None]:
+def keeping_64_bits(arrays: Iterable[Any] | None = None) -> Iterator[None]:
     """What is computed inside keeps 64-bit arrays as they are, also where x64 is off.
+
+    arrays: those that it is computed from, if these decide whether there will be any.
 
     Ranges of a float64 program may be merged when it is (the mode is a context's, or a file was
     read), and jax.numpy would silently cut the halves off. With x64 on nothing else changes: the
     arrays have types already.
     """
-    wide = any(x.dtype.itemsize == 8 for x in arrays if isinstance(x, (jax.Array, np.ndarray)))
+    given = [x for x in arrays or () if isinstance(x, (jax.Array, np.ndarray))]
+    wide = arrays is None or any(x.dtype.itemsize == 8 for x in given)
     with jax.enable_x64(True) if wide else contextlib.nullcontext():
         yield
 

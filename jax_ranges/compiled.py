@@ -67,7 +67,13 @@ def compiled(call: Call, plan: Plan, stats: tuple[Statistic, ...], name: str) ->
     )
     nothing = jax.tree.leaves(Ranges(interpreter.identity(frame), plan.layout))
     dynamic = tuple(i for i, is_dynamic in enumerate(call.dynamic) if is_dynamic)
-    pool = Pool(lambda: jax.device_put(nothing, place))
+
+    def empty() -> Arrays:
+        with compat.keeping_64_bits(nothing):  # the reset may come where x64 is off
+            return jax.device_put(nothing, place)
+
+    calls_back = bool(compat.opened(call.jaxpr)[0].effects)
+    pool = Pool(empty, careful=calls_back)
     return Program(jitted, dynamic, returned, pool, plan.layout)
 
 

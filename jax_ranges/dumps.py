@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from jax_ranges.files import save
 from jax_ranges.files.as_text import check_delimiter
 from jax_ranges.ranges import Ranges, from_states, states_of
 from jax_ranges.recorder import Recorder, Window
-from jax_ranges.stats import MinMax
+from jax_ranges.stats import MinMax, Statistic
 
 File = str | os.PathLike[str]
 
@@ -27,7 +27,7 @@ def time_stamp() -> str:
 
 
 class Dumps:
-    """Writes what a recorder has seen.
+    """Writes what a recorder has seen; `stats` are the statistics that it takes.
 
     Windows that are due go to another thread, so that calls wait neither for the device nor for
     the disk. If one cannot be written a warning says so, once until one succeeds again; what
@@ -37,20 +37,29 @@ class Dumps:
       file: what `close` writes, and what numbered windows are named after; None for nothing.
     """
 
-    def __init__(self, recorder: Recorder, file: File | None, delimiter: str):
+    def __init__(
+        self,
+        recorder: Recorder,
+        file: File | None,
+        delimiter: str,
+        stats: Sequence[Statistic],
+    ):
         check_delimiter(delimiter)
-        if file is not None and not any(isinstance(s, MinMax) for s in recorder.options.stats):
+        if file is not None and not any(isinstance(s, MinMax) for s in stats):
             raise ValueError(
-                f"dump_file={str(file)!r} holds ranges, and stats={recorder.options.stats} take "
+                f"dump_file={str(file)!r} holds ranges, and stats={stats} take "
                 f"none: add jr.MinMax()"
             )
         self._recorder, self._delimiter = recorder, delimiter
-        self._file = None if file is None else Path(file)
+        # Absolute: the folder that it is relative to is this one, whatever becomes the current one.
+        self._file = None if file is None else Path(file).absolute()
         self._thread: ThreadPoolExecutor | None = None
         self._last: Future[None] | None = None
         self._failed = False
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # reentrant: a signal handler may close
         if self._file is not None:
+            if self._file.is_dir() or not self._file.name:
+                raise ValueError(f"dump_file={str(file)!r} is a folder; give the name of a file")
             with self._warning(self._file):  # now, not after an hour
                 os.stat(self._file.parent)
 
@@ -75,21 +84,28 @@ class Dumps:
         self._save(ranges, self._target(file), **about)
 
     def close(self) -> None:
-        """Write the total."""
-        self._flush()
-        if self._thread is not None:
-            self._thread.shutdown()
-        if self._file is not None:
-            self._failed = False  # it is the last chance to say so
-            with self._warning(self._file):
-                self._save(self._recorder.read(total=True), self._file, total=True)
+        """Write the total, unless nothing was observed: an older file is worth more than that."""
+        try:
+            self._flush()
+        finally:
+            if self._thread is not None:
+                self._thread.shutdown()
+            if self._file is not None:
+                self._failed = False  # it is the last chance to say so
+                with self._warning(self._file):
+                    self._save_total(self._file)
+
+    def _save_total(self, file: Path) -> None:
+        total = self._recorder.read(total=True)
+        if len(total):
+            self._save(total, file, total=True)
 
     def _write_window(self, window: Window, file: Path, number: int) -> None:
         with self._warning(file):
             self._recorder.finish(window, lambda ranges: self._save(ranges, file, dump=number))
 
     def _save(self, ranges: Ranges, file: Path, **about: Any) -> None:
-        about = {"time": time_stamp(), "function": self._recorder.options.name, **about}
+        about = {"time": time_stamp(), "function": self._recorder.name, **about}
         save(_extrema_only(ranges), file, self._delimiter, about)
 
     def _flush(self) -> None:
@@ -110,11 +126,11 @@ class Dumps:
         try:
             yield
             self._failed = False
-        except OSError as error:
+        except Exception as error:  # reported, not raised: the run is worth more than the dump
             failed, self._failed = self._failed, True
             if not failed:
                 warnings.warn(
-                    f"jr.Net({self._recorder.options.name}) cannot write {file}: {error}. It goes "
+                    f"jr.Net({self._recorder.name}) cannot write {file}: {error!s}. It goes "
                     f"on, and nothing is lost: what was seen will be in the next dump that "
                     f"succeeds; net.dump(file) writes it elsewhere",
                     RuntimeWarning,

@@ -29,6 +29,8 @@ from jax import lax
 _WORDS = {2: np.dtype(np.int16), 4: np.dtype(np.int32), 8: np.dtype(np.int64)}
 _WIDE_FLOATS = tuple(map(np.dtype, (np.float32, np.float64, np.float16, jnp.bfloat16)))
 
+_INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
+
 
 def is_float(dtype: Any) -> bool:
     return bool(jnp.issubdtype(dtype, jnp.floating))
@@ -49,6 +51,27 @@ def real_dtype(dtype: np.dtype) -> np.dtype:
     if not jnp.issubdtype(dtype, jnp.complexfloating):
         return np.dtype(dtype)
     return np.dtype(np.float64 if dtype == np.complex128 else np.float32)
+
+
+def common_dtype(a: np.dtype, b: np.dtype) -> np.dtype:
+    """A dtype of real numbers that holds every value of both; of 64-bit integers and floats (or
+    of int64 and uint64) float64, which holds them to 53 bits.
+    """
+    a, b = real_dtype(a), real_dtype(b)
+    if a == b:
+        return a
+    if is_float(a) and is_float(b):
+        return np.dtype(np.float64 if np.float64 in (a, b) else np.float32)
+    if is_float(a) or is_float(b):
+        number, other = (a, b) if is_float(b) else (b, a)
+        narrow = number.itemsize <= 2
+        return np.dtype(np.float32 if narrow and other != np.float64 else np.float64)
+    ends = [int(end) for dtype in (a, b) for end in limits(dtype)]
+    for dtype in map(np.dtype, _INTEGERS):
+        info = np.iinfo(dtype)
+        if info.min <= min(ends) and max(ends) <= info.max:
+            return dtype
+    return np.dtype(np.float64)
 
 
 def limits(dtype: np.dtype) -> tuple[Any, Any]:

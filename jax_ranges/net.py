@@ -5,17 +5,16 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
-import inspect
 import itertools
 import os
+import types
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
 
-from jax_ranges import compat
-from jax_ranges.call import unbound
+from jax_ranges.caller import Caller
 from jax_ranges.dumps import Dumps, time_stamp
 from jax_ranges.ranges import Range, Ranges
 from jax_ranges.recorder import Recorder
@@ -40,8 +39,9 @@ class Net:
         static: each new value of one compiles anew. A callable pytree (an equinox or flax nnx
         module) and the module of a bound method are arguments like others, so their arrays may
         change between calls; what nnx modules write into their variables is written.
-      dump_file: where `close` writes the total. The ending decides the format: `.json`, `.csv`,
-        or else lines `op_index op_type output_idx tensor_name min max` as Caffe2 wrote them.
+      dump_file: where `close` writes the total, if there were any calls. The ending decides the
+        format: `.json`, `.csv`, or else lines `op_index op_type output_idx tensor_name min max`
+        as Caffe2 wrote them.
       dump_every: after so many calls write the window to `<stem>_<k><ext>`, k = 1, 2, ..., and
         reset it. Another thread writes; calls do not wait.
       delimiter: between the fields of a line.
@@ -85,10 +85,11 @@ class Net:
         self._dump_every = None if dump_every is None else _positive("dump_every", dump_every)
         self._calls = itertools.count(1)  # its next() is atomic
         self._stopped = False
-        traced, self._bound = _unbound(fun)
-        self._recorder = Recorder(traced, options)
-        self._dumps = Dumps(self._recorder, dump_file, delimiter)
-        # At interpreter exit too. Not a method of this object: it would keep it alive.
+        self._recorder = Recorder(options.name)
+        self._observed = Caller(fun, options, self._recorder)
+        self._dumps = Dumps(self._recorder, dump_file, delimiter, options.stats)
+        # At interpreter exit too. It must not lead to this object or to the function, which may
+        # be a method of what holds this object: they would live for ever.
         self._close = weakref.finalize(self, self._dumps.close)
         self._close.atexit = False
         atexit.register(self._close)
@@ -108,14 +109,9 @@ class Net:
             self._dumps.next_window(number // self._dump_every)
         return out
 
-    def _observed(self, args: Any, kwargs: Any) -> Any:
-        if compat.tracing():
-            raise TypeError(
-                f"jr.Net({self._recorder.options.name}) was called inside jit, grad, vmap or "
-                f"another transformation, where nothing can accumulate between calls. Use "
-                f"out, ranges = jr.ranges(f)(...) there, and return the ranges"
-            )
-        return self._recorder.call((*self._bound, *args), kwargs)
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        """As a decorator of a method: what its calls see, of all instances, accumulates here."""
+        return self if instance is None else types.MethodType(self, instance)
 
     def stop(self) -> None:
         """From now on calls go straight to the function. What was seen is kept."""
@@ -139,7 +135,7 @@ class Net:
     def __getitem__(self, name: str) -> Observer:
         """The observer of one operation, by the name of its site; UnknownSiteError if none."""
         self.get_info(total=True)[name]
-        return Observer(self._recorder, name)
+        return Observer(self._recorder, self._observed, name)
 
     def tm(self) -> str:
         """The time stamp that a dump made now has: UTC, `20261231T235959Z` (ISO 8601, basic)."""
@@ -206,9 +202,11 @@ class Net:
         """
         from jax_ranges.report.progress import progress
 
+        if self._stopped:
+            raise ValueError(f"{self!r} observes nothing: call resume() before calibrate()")
         last = None
         with contextlib.suppress(KeyboardInterrupt):
-            for batch in progress(batches, self._recorder.options.name):
+            for batch in progress(batches, self._recorder.name):
                 out = self(*batch) if isinstance(batch, tuple) else self(batch)
                 # One call ahead of the device: more would fill its memory with waiting batches.
                 jax.block_until_ready(last)
@@ -217,7 +215,7 @@ class Net:
 
     def __repr__(self) -> str:
         state = "closed" if not self._close.alive else "stopped" if self._stopped else "observing"
-        return f"jr.Net({self._recorder.options.name}, {state})"
+        return f"jr.Net({self._recorder.name}, {state})"
 
     def __str__(self) -> str:
         return f"{self!r}\n{self.get_info(total=True)!r}"
@@ -229,8 +227,8 @@ class Net:
 class Observer:
     """One operation of a net: what it has seen, and whether it goes on."""
 
-    def __init__(self, recorder: Recorder, name: str):
-        self._recorder = recorder
+    def __init__(self, recorder: Recorder, caller: Caller, name: str):
+        self._recorder, self._caller = recorder, caller
         self.name = name
 
     def get_info(self, total: bool = False) -> Range:
@@ -239,14 +237,14 @@ class Observer:
 
     def stop(self) -> None:
         """Observe this operation no more. The next call compiles the program without it."""
-        self._recorder.excluded |= {self.name}
+        self._caller.excluded |= {self.name}
 
     def resume(self) -> None:
         """Observe it again. What it did in between is not known."""
-        self._recorder.excluded -= {self.name}
+        self._caller.excluded -= {self.name}
 
     def __repr__(self) -> str:
-        state = "stopped" if self.name in self._recorder.excluded else "observing"
+        state = "stopped" if self.name in self._caller.excluded else "observing"
         return f"Observer({self.name!r}, {state})"
 
 
@@ -254,21 +252,3 @@ def _positive(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} counts calls: an integer of 1 or more; got {value!r}")
     return value
-
-
-def _unbound(fun: Any) -> tuple[Any, tuple[Any, ...]]:
-    """A function, and the arguments that come before the caller's.
-
-    A module that is called, or whose method is, is an argument: as a constant its weights would
-    stay what they were when it was compiled, and the compiler would fold them.
-    """
-    fun, bound = unbound(fun, ())
-    if inspect.ismethod(fun) and _is_tree(fun.__self__):
-        return fun.__func__, (fun.__self__,)
-    if not bound and _is_tree(fun):
-        return type(fun).__call__, (fun,)
-    return fun, bound
-
-
-def _is_tree(value: Any) -> bool:
-    return not jax.tree_util.all_leaves([value])

@@ -15,6 +15,7 @@ import numpy as np
 
 from jax_ranges import compat
 from jax_ranges.derive import Chain, apply
+from jax_ranges.keys import common_dtype
 from jax_ranges.packing import Block, Group, Layout, Slot, group_of, join
 from jax_ranges.site import Select, Site, chosen
 from jax_ranges.stats import Extrema, MinMax, Statistic
@@ -218,6 +219,14 @@ class Ranges(Mapping[str, Range]):
         (chain,) = self._layout.places[k][self._find(name)]
         return self._state(chain.source)
 
+    def leads(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """For each site the trip counts of the stacked loops around it."""
+        groups = self._layout.groups
+        for of_stat in self._layout.places:
+            for site, chains in zip(self.sites, of_stat, strict=True):
+                if chains:
+                    yield site.name, groups[chains[0].source.group].lead
+
     # -- merging, selecting, reducing -----------------------------------------------------
 
     def block(self) -> Block:
@@ -233,10 +242,11 @@ class Ranges(Mapping[str, Range]):
         """
         if not isinstance(other, Ranges):
             raise TypeError(f"ranges merge with ranges; got {type(other).__name__}")
-        with compat.keeping_64_bits((*self._arrays, *other._arrays)):
-            if self._layout == other._layout:
-                stats = self._layout.stats
+        if self._layout == other._layout:
+            stats = self._layout.stats
+            with compat.keeping_64_bits((*self._arrays, *other._arrays)):
                 return Ranges(self.block().merge(other.block(), stats), self._layout)
+        with compat.keeping_64_bits():  # a site of two dtypes may need them
             return _merge_by_name(self, other)
 
     def __or__(self, other: Ranges) -> Ranges:
@@ -414,7 +424,7 @@ def _merge_by_name(a: Ranges, b: Ranges) -> Ranges:
 
 def _merged_site(a: tuple[Site, States], b: tuple[Site, States]) -> tuple[Site, States]:
     (site, mine), (other, others) = a, b
-    dtype = np.dtype(jnp.promote_types(site.dtype, other.dtype))
+    dtype = site.dtype if site.dtype == other.dtype else common_dtype(site.dtype, other.dtype)
     states = dict(mine)
     for stat, state in others.items():
         if stat not in mine:
@@ -422,8 +432,8 @@ def _merged_site(a: tuple[Site, States], b: tuple[Site, States]) -> tuple[Site, 
             continue
         own = mine[stat]
         if isinstance(stat, MinMax) and site.dtype != other.dtype:
-            own = _extrema(_as_range(own, site.dtype), dtype)
-            state = _extrema(_as_range(state, other.dtype), dtype)
+            own = _extrema(_outward(_as_range(own, site.dtype), dtype), dtype)
+            state = _extrema(_outward(_as_range(state, other.dtype), dtype), dtype)
         shapes = [jax.tree.leaves(s)[0].shape for s in (own, state)]
         if shapes[0] != shapes[1]:
             raise ValueError(
@@ -432,6 +442,23 @@ def _merged_site(a: tuple[Site, States], b: tuple[Site, States]) -> tuple[Site, 
             )
         states[stat] = stat.merge(own, state)
     return replace(site, dtype=dtype), states
+
+
+def _outward(found: Range, dtype: np.dtype) -> Range:
+    """In another dtype; if that does not have a number, the next one outwards."""
+    if not isinstance(found.min, np.ndarray | np.generic):
+        return found
+    lo, hi = np.asarray(found.min), np.asarray(found.max)
+    if lo.dtype.kind not in "iu" or lo.dtype.itemsize < 8 or dtype != np.float64:
+        return found
+    low, high = lo.astype(np.float64), hi.astype(np.float64)
+    # Not cast back to compare: 2**63 as a float is no int64. Python's integers compare exactly.
+    too_high = [int(x) > int(y) for x, y in zip(low.flat, lo.flat, strict=True)]
+    too_low = [int(x) < int(y) for x, y in zip(high.flat, hi.flat, strict=True)]
+    low = np.where(np.reshape(too_high, lo.shape), np.nextafter(low, -np.inf), low)
+    high = np.where(np.reshape(too_low, hi.shape), np.nextafter(high, np.inf), high)
+    unseen = lo > hi
+    return Range(np.where(unseen, np.inf, low), np.where(unseen, -np.inf, high), found.nan)
 
 
 def _as_range(state: Extrema, dtype: np.dtype) -> Range:

@@ -148,9 +148,9 @@ class MinMax(Statistic):
         return Extrema(least.astype(word), most.astype(word), top.astype(word))
 
     def merge(self, a: Extrema, b: Extrema) -> Extrema:
-        return Extrema(
-            jnp.minimum(a.min, b.min), jnp.maximum(a.max, b.max), jnp.maximum(a.top, b.top)
-        )
+        # On the host numpy: it needs no device, and no leave to move data to one.
+        xp = np if all(isinstance(leaf, np.ndarray | np.generic) for leaf in (*a, *b)) else jnp
+        return Extrema(xp.minimum(a.min, b.min), xp.maximum(a.max, b.max), xp.maximum(a.top, b.top))
 
     def reduce(self, state: Extrema, axes: int) -> Extrema:
         over = tuple(range(axes))
@@ -178,7 +178,7 @@ class MinMax(Statistic):
         dtype = keys.real_dtype(dtype)
         empty = self.identity(dtype)
         unseen = lo > hi
-        lo, hi = xp.asarray(lo).astype(dtype), xp.asarray(hi).astype(dtype)
+        lo, hi = (xp.where(unseen, xp.zeros_like(x), x).astype(dtype) for x in (lo, hi))
         top = xp.where(nan, np.iinfo(empty.top.dtype).max, 0).astype(empty.top.dtype)
         return Extrema(
             xp.where(unseen, empty.min, keys.key_of(lo, xp)),

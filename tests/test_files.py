@@ -488,3 +488,23 @@ def test_other_statistics_have_no_place_in_files_but_do_not_hinder_a_comparison(
     assert not diff(both, jr.ranges(jnp.sin)(jnp.ones(2))[1]).changed
     with pytest.raises(ValueError, match=r"MinMax\(\) was not among the statistics"):
         diff(without, both)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("dtype", None), ("shape", "x"), ("nan", "yes"), ("name", 5), ("output", True)],
+)
+def test_a_json_field_of_another_type_is_damage(tmp_path, field, value):
+    file = tmp_path / "r.json"
+    jr.ranges(jnp.sin)(jnp.ones(2))[1].save(file)
+    document = json.loads(file.read_text())
+    document["sites"][0][field] = value
+    file.write_text(json.dumps(document))
+    with pytest.raises(ValueError, match=rf"r.json is damaged: .*{field}"):
+        jr.load(file)
+
+
+def test_json_that_is_too_deep_is_foreign(tmp_path):
+    (tmp_path / "r.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="r.json is damaged or no file of ranges"):
+        jr.load(tmp_path / "r.json")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import json
+import signal
 import threading
 import warnings
 import weakref
@@ -22,7 +23,7 @@ from flax import nnx
 from jax.experimental import io_callback
 
 import jax_ranges as jr
-from jax_ranges import accumulate
+from jax_ranges import accumulate, caller
 
 
 def f(x: Any) -> Any:
@@ -261,6 +262,62 @@ def test_a_module_that_is_wrapped_is_an_argument_so_its_weights_may_change():
             assert_same_output(net(jnp.ones(2)), model(jnp.ones(2)))
     assert [net.get_info()["dot_general"].max for net in nets] == [20, 20]
     assert "input/self/kernel/value" in nets[0].get_info()
+
+
+class Tied(nnx.Module):
+    def __init__(self, rngs):
+        self.a = nnx.Linear(2, 2, use_bias=False, rngs=rngs)
+        self.b = self.a
+
+    def __call__(self, x):
+        return self.b(self.a(x))
+
+
+def tied_step(model, x):
+    gradient = nnx.grad(lambda model: jnp.sum(model(x) ** 2))(model).a.kernel[...]
+    model.a.kernel[...] = model.a.kernel[...] - 0.01 * gradient
+    return gradient
+
+
+@pytest.mark.parametrize("jit", [lambda g: g, nnx.jit], ids=["plain", "nnx.jit"])
+def test_shared_variables_of_nnx_stay_shared(jit):
+    models = [Tied(nnx.Rngs(0)) for _ in range(3)]
+    x, step = jnp.ones(2), jit(tied_step)
+    for run, model in zip(
+        (step, jr.Net(step), lambda *a: jr.ranges(step)(*a)[0]), models, strict=True
+    ):
+        gradients = [run(model, x) for _ in range(2)]
+        model.gradients = nnx.data(gradients)
+    expected = models[0]
+    for model in models[1:]:
+        assert model.a is model.b
+        np.testing.assert_allclose(model.a.kernel[...], expected.a.kernel[...], rtol=1e-5)
+        np.testing.assert_allclose(model.gradients[1], expected.gradients[1], rtol=1e-5)
+
+
+def test_one_module_given_twice_is_one():
+    def g(a, b, x):
+        a.kernel[...] = a.kernel[...] + 1
+        return b(x)
+
+    net, x = jr.Net(g), jnp.ones(2)
+    one, other = (nnx.Linear(2, 2, rngs=nnx.Rngs(n)) for n in range(2))
+    expected = one(x) + 2
+    assert_same_output(net(one, one, x), expected)
+    assert_same_output(net(one, other, x), other(x))
+
+
+def test_an_attribute_of_a_module_that_changes_is_said():
+    class Counting(nnx.Module):
+        def __init__(self):
+            self.calls = 0
+
+        def __call__(self, x):
+            self.calls += 1
+            return x
+
+    with pytest.warns(UserWarning, match="an attribute that is no array"):
+        jr.Net(lambda m, x: m(x))(Counting(), jnp.ones(2))
 
 
 def test_equinox_modules_as_functions_and_as_arguments():
@@ -546,7 +603,7 @@ def test_eight_threads_lose_no_call(tmp_path):
 
 
 def test_a_call_that_fails_on_the_device_does_not_take_the_ranges_along(monkeypatch):
-    monkeypatch.setattr(accumulate, "COPY_EVERY", 2)
+    monkeypatch.setattr(accumulate, "COPY_SECONDS", 1000)
 
     def check(v):
         if v > 100:
@@ -554,6 +611,7 @@ def test_a_call_that_fails_on_the_device_does_not_take_the_ranges_along(monkeypa
         return v
 
     net = jr.Net(lambda x: io_callback(check, x, x * 2), stats=(jr.MinMax(), Count()))
+    pool_of(net, jnp.float32(0))._careful = False  # as if it failed for want of memory
     for x in (1.0, 2.0, 3.0, 4.0, 5.0):
         net(jnp.float32(x)).block_until_ready()
 
@@ -570,6 +628,194 @@ def test_a_call_that_fails_on_the_device_does_not_take_the_ranges_along(monkeypa
     assert net(jnp.float32(6)) == 12
     info = net.get_info(total=True)
     assert info["mul"].max == 12 and info.state("mul", Count()) == 5
+
+
+def pool_of(net, *args):
+    """The pool of the only program of a net, which is called with `args` and emptied for that."""
+    net(*args)
+    (program,) = net._recorder._programs
+    program.pool._slots.clear()
+    return program.pool
+
+
+def test_an_interrupt_at_any_moment_loses_nothing():
+    net, x = jr.Net(f, stats=(jr.MinMax(), Count())), jnp.float32(1)
+    net(x)
+    calls, interrupts = 1, 0
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for turn in range(40):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.001 + 0.0001 * turn)
+                while True:
+                    net(x)
+                    calls += 1
+            except KeyboardInterrupt:
+                interrupts += 1
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    # A call may have been counted here and interrupted before it returned.
+    assert calls <= net.get_info().state("layer/add", Count()) <= calls + interrupts
+
+
+def test_a_callback_of_the_function_may_read_its_net():
+    seen = []
+    net = jr.Net(lambda x: (jax.debug.callback(lambda v: seen.append(net.get_info()), x), x + x)[1])
+    for x in (1.0, 2.0):
+        net(jnp.float32(x))
+    jax.effects_barrier()
+    assert [len(info) for info in seen] == [0, 1]
+    assert seen[1]["add"].max == 2 and net.get_info()["add"].max == 4
+
+
+def test_a_reset_outside_x64_leaves_float64_exact(tmp_path):
+    net = jr.Net(lambda x: x + x)
+    for value in (5.0, 7.0):
+        with jax.enable_x64(True):
+            net(jnp.asarray([value]))
+        found = net.get_info()["add"]
+        assert found.min == found.max == 2 * value
+        net.dump_and_reset(tmp_path / "r.json")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "lo", "hi"),
+    [
+        (np.uint32(2000000000), np.int32(-5), -10, 4000000000),
+        (np.int32(100000), np.float16(1), 2, 200000),
+        (np.int32(1001), jnp.bfloat16(1), 2, 2002),
+        (np.int8(-50), jnp.float8_e4m3fn(1), -100, 2),
+        (jnp.float8_e4m3fn(1), np.float16(3), 2, 6),
+        (jnp.float8_e4m3fn(1), jnp.float8_e5m2(3), 2, 6),
+        (jnp.int4(-3), jnp.uint4(4), -6, 8),
+    ],
+)
+def test_a_site_of_two_dtypes_holds_the_numbers_of_both(first, second, lo, hi):
+    net = jr.Net(lambda x: jax.lax.add(x, x))
+    net(np.asarray(first)[None])
+    net(np.asarray(second)[None])
+    found = net.get_info()["add"]
+    assert (int(found.min), int(found.max)) == (lo, hi)
+
+
+def test_stacked_loops_whose_lengths_are_swapped_are_reduced():
+    def g(x, y):
+        a = jax.lax.scan(lambda c, v: (c + v, v * v), 0.0, x)[1]
+        return a, jax.lax.scan(lambda c, v: (c + v, v * v), 0.0, y)[1]
+
+    net = jr.Net(g, loops="stack")
+    net(jnp.ones(3), 2 * jnp.ones(5))
+    net(3 * jnp.ones(5), jnp.ones(3))
+    assert net.get_info()["scan/mul"].max == 9
+
+
+def test_a_run_without_calls_leaves_an_older_file_alone(tmp_path):
+    (tmp_path / "r.json").write_text("old")
+    jr.Net(f, dump_file=tmp_path / "r.json").close()
+    assert (tmp_path / "r.json").read_text() == "old"
+
+
+def test_windows_without_an_observed_call_write_no_file(tmp_path):
+    with jr.Net(f, dump_file=tmp_path / "r.txt", every=4, dump_every=2) as net:
+        for _ in range(8):
+            net(jnp.float32(1))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["r.txt", "r_1.txt", "r_3.txt"]
+
+
+def test_a_dump_file_stays_where_it_was_meant_to_be(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    net = jr.Net(f, dump_file="r.json")
+    net(jnp.float32(1))
+    monkeypatch.chdir("/")
+    net.close()
+    assert (tmp_path / "r.json").exists()
+    with pytest.raises(ValueError, match="is a folder"):
+        jr.Net(f, dump_file=tmp_path)
+
+
+def test_a_selection_that_is_in_some_kinds_of_calls_only():
+    net = jr.Net(lambda x, train: x @ x if train else x + 1, select="dot_general")
+    net(jnp.ones(2), True)
+    assert net(jnp.ones(2), False)[0] == 2
+    assert list(net.get_info()) == ["dot_general"]
+
+
+def test_a_transfer_guard_is_about_the_users_arrays(tmp_path):
+    with jax.transfer_guard("disallow"):
+        x = jax.device_put(np.float32(1))
+        net = jr.Net(lambda x: x + x, dump_file=tmp_path / "r.json")
+        net(x)
+        net.dump_and_reset()
+        net(x)
+        assert net.get_info(total=True)["add"].max == 2
+        net.close()
+
+
+class Held:
+    """What holds a net of a method of its own."""
+
+    def __init__(self):
+        self.net = jr.Net(self.step)
+
+    def step(self, x):
+        return x + x
+
+
+def test_what_holds_a_net_of_its_own_method_is_freed():
+    held = Held()
+    held.net(jnp.float32(1))
+    gone = weakref.ref(held)
+    del held
+    jax.clear_caches()
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_net_decorates_a_method():
+    class Model:
+        @jr.Net
+        def apply(self, x):
+            return x + x
+
+    assert Model().apply(jnp.float32(2)) == 4
+    assert Model.apply.get_info()["add"].max == 4
+
+
+class Unregistered:
+    def __init__(self, x):
+        self.x = x
+
+
+@pytest.mark.parametrize("give", [Unregistered, lambda x: (y for y in [x])], ids=["class", "gen"])
+def test_outputs_that_outlive_tracing_are_refused(give):
+    with pytest.raises(TypeError, match="is no pytree of arrays"):
+        jr.Net(lambda x: give(x + 1))(jnp.ones(2))
+
+
+def test_a_numpy_output_is_the_callers_own():
+    net = jr.Net(lambda x: (x, np.zeros(3)))
+    net(jnp.ones(2))[1][:] = 7
+    assert not net(jnp.ones(2))[1].any()
+
+
+def test_many_programs_are_worth_a_warning(monkeypatch):
+    monkeypatch.setattr(caller, "MANY_PROGRAMS", 3)
+    net = jr.Net(lambda x, step: x + step)
+    for step in range(2):
+        net(jnp.ones(2), step)
+    with pytest.warns(RuntimeWarning, match="compiled 3 programs.*jnp.asarray"):
+        net(jnp.ones(2), 2)
+
+
+def test_calibrating_a_stopped_net_is_a_mistake():
+    net = jr.Net(f)
+    net.stop()
+    with pytest.raises(ValueError, match="observes nothing: call resume"):
+        net.calibrate([jnp.ones(2)])
 
 
 def test_gradients_of_a_training_step_over_many_calls():

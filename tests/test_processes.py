@@ -94,6 +94,29 @@ def test_ctrl_c_during_calibrate_goes_on_with_what_was_seen(tmp_path):
     assert_whole(tmp_path / "r.json")
 
 
+def test_a_signal_handler_may_close_the_net(tmp_path):
+    program = """
+    import signal, sys
+    import jax.numpy as jnp
+    import jax_ranges as jr
+    net = jr.Net(lambda x: x + x, dump_file=sys.argv[1], dump_every=3)
+    def preempted(*_):
+        net.close()
+        sys.exit(7)
+    signal.signal(signal.SIGTERM, preempted)
+    for i in range(10**9):
+        net(jnp.float32([1, -2][i % 2]))
+        if i == 100:
+            print("ready", flush=True)
+    """
+    process = start(program, tmp_path / "r.json")
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    process.terminate()
+    code, _, err = finished(process)
+    assert code == 7, err
+    assert_whole(tmp_path / "r.json")
+
+
 def test_killed_in_the_middle_of_a_dump_the_old_file_stays_whole(tmp_path):
     stuck = """
     import os
@@ -179,7 +202,7 @@ x = jax.make_array_from_process_local_data(NamedSharding(mesh, P("a")), local)
 net = jr.Net(lambda x: x + x, dump_file=os.path.join(folder, f"{index}.json"))
 for _ in range(3):
     net(x)
-assert [p.step._cache_size() for p in net._recorder._programs.values()] == [1]
+assert [p.step._cache_size() for p in net._recorder._programs] == [1]
 found = net.get_info()["add"]
 print("global", float(found.min), float(found.max))
 

@@ -39,7 +39,7 @@ def check(state, array):
 @pytest.fixture(params=[True, False], ids=["together", "apart"])
 def measure(request, monkeypatch):
     """Both ways of reducing: all at once, as on one CPU device, and one by one."""
-    monkeypatch.setattr(stats, "_together", lambda: request.param)
+    monkeypatch.setattr(stats, "_at_once", lambda: request.param)
     return jax.jit(MinMax().measure)
 
 
@@ -60,6 +60,25 @@ def test_64_bit_dtypes_are_measured_exactly(measure, dtype):
         array = random_array(dtype, shape, rng)
         check(measure(array), array)
         check(extrema_of(array), array)
+
+
+@pytest.mark.parametrize("dtype", NARROW, ids=str)
+def test_values_measured_together_are_measured_as_each_alone(measure, dtype):
+    del measure
+    rng = np.random.default_rng(3)
+    arrays = [random_array(dtype, shape, rng) for shape in [(2, 3, 4), (24,), (6, 4), (24,)]]
+    states = jax.jit(MinMax().measure_all)(arrays)
+    for i, array in enumerate(arrays):
+        check(jax.tree.map(lambda leaf, i=i: leaf[i], states), array)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("dtype", WIDE, ids=str)
+def test_64_bit_values_are_measured_together_too(dtype):
+    arrays = [random_array(dtype, (5,), np.random.default_rng(n)) for n in range(3)]
+    states = jax.jit(MinMax().measure_all)(arrays)
+    for i, array in enumerate(arrays):
+        check(jax.tree.map(lambda leaf, i=i: leaf[i], states), array)
 
 
 @pytest.mark.usefixtures("x64")

@@ -73,7 +73,7 @@ def read(text: str) -> list[Record]:
     """The records of a file's text; ValueError if it is not one of ours, or is damaged."""
     try:
         document = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ForeignError(f"damaged or no file of ranges: {error}") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ForeignError(f"JSON, but not a file of ranges: it has no format {FORMAT!r}")
@@ -90,14 +90,26 @@ def read(text: str) -> list[Record]:
 
 
 def _record(each: dict[str, Any]) -> Record:
+    def field(name: str, kind: type) -> Any:
+        if type(each[name]) is not kind:
+            raise TypeError(f"{name} is {each[name]!r}, not of type {kind.__name__}")
+        return each[name]
+
+    def several(name: str, kind: type) -> tuple[Any, ...]:
+        if any(type(item) is not kind for item in field(name, list)):
+            raise TypeError(f"{name} is {each[name]!r}, not a list of {kind.__name__}")
+        return tuple(each[name])
+
     site = Site(
-        name=str(each["name"]),
-        primitive=str(each["primitive"]),
-        output=int(each["output"]),
-        shape=tuple(each["shape"]),
-        dtype=dtype_of(each["dtype"]),
-        source=str(each["source"]),
-        operands=tuple(each["operands"]),
-        backward=bool(each["backward"]),
+        name=field("name", str),
+        primitive=field("primitive", str),
+        output=field("output", int),
+        shape=several("shape", int),
+        dtype=dtype_of(field("dtype", str)),
+        source=field("source", str),
+        operands=several("operands", str),
+        backward=field("backward", bool),
     )
+    if not isinstance(each["nan"], bool | list):
+        raise TypeError(f"nan is {each['nan']!r}, neither true nor false")
     return Record(site, each["min"], each["max"], each["nan"])

@@ -18,10 +18,10 @@ def write_atomically(file: Path, text: str) -> None:
     Raises:
       OSError: the folder is missing, the disk is full, ...
     """
-    target = Path(os.path.realpath(file))
-    if target.exists() and not target.is_file():
-        target.write_text(text, encoding="utf-8", newline="")
+    if file.exists() and not file.is_file():  # asked before links are followed: /dev/stdout
+        file.write_text(text, encoding="utf-8", newline="")
         return
+    target = Path(os.path.realpath(file))
     if not target.parent.is_dir():
         raise FileNotFoundError(2, "there is no such folder", str(file.parent))
     _replace(target, text)

@@ -129,5 +129,7 @@ def standard_output() -> Console:
 
     from jax_ranges.report.tables import WIDEST
 
-    sized = "COLUMNS" in os.environ or any(map(os.isatty, range(3)))  # rich asks all three
+    sized = os.environ.get("COLUMNS", "0") != "0" or any(
+        map(os.isatty, range(3))
+    )  # rich asks all three
     return Console() if sized else Console(width=WIDEST)

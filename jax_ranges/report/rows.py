@@ -87,7 +87,7 @@ def unreadable(ranges: Ranges) -> str:
     A pytree is now and then filled with something else than arrays on this host: tracers inside
     jit, shapes by `jax.eval_shape`, axes for `jax.vmap`. Its repr has to bear that.
     """
-    if not any(isinstance(stat, MinMax) for stat in ranges.stats):
+    if len(ranges) and not any(isinstance(stat, MinMax) for stat in ranges.stats):
         return "without MinMax()"
     reasons = (_why_unreadable(leaf) for leaf in jax.tree.leaves(ranges, is_leaf=_is_none))
     return next(filter(None, reasons), "")

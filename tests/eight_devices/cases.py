@@ -238,7 +238,7 @@ def test_explicit_sharding_types_work():
 
 
 def compilations(net):
-    return [program.step._cache_size() for program in net._recorder._programs.values()]
+    return [program.step._cache_size() for program in net._recorder._programs]
 
 
 W = jnp.ones((4, 6)) / 3

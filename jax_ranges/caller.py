@@ -1,0 +1,136 @@
+"""Calls of a function, observed: which compiled program each of them needs."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+import warnings
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import jax
+
+from jax_ranges import compat
+from jax_ranges.call import Call, is_variable, shared_variables, unbound
+from jax_ranges.compiled import Program, compiled, kind_of_call
+from jax_ranges.recorder import Recorder
+from jax_ranges.site import selector
+from jax_ranges.transform import Options
+
+MANY_PROGRAMS = 50
+
+
+class Caller:
+    """Runs a function observed; what it sees is in the pools of the programs of `recorder`.
+
+    Attributes:
+      excluded: the names of sites that are not observed for the time being.
+    """
+
+    def __init__(self, fun: Callable[..., Any], options: Options, recorder: Recorder):
+        self.excluded: frozenset[str] = frozenset()
+        self._fun, self._bound = _with_bound(fun)
+        self._info = compat.jit_arguments(self._fun)
+        self._options, self._recorder = options, recorder
+        self._programs: dict[Hashable, Program | None] = {}
+        self._compiling = threading.RLock()
+        self._have_variables: dict[Any, bool] = {}
+
+    def __call__(self, args: Any, kwargs: Any) -> Any:
+        if compat.tracing():
+            raise TypeError(
+                f"jr.Net({self._options.name}) was called inside jit, grad, vmap or another "
+                f"transformation, where nothing can accumulate between calls. Use "
+                f"out, ranges = jr.ranges(f)(...) there, and return the ranges"
+            )
+        args = (*self._bound, *args)
+        leaves, tree = jax.tree.flatten((args, kwargs))
+        kind = (
+            self.excluded,
+            kind_of_call(self._info, args, kwargs, leaves, tree),
+            self._sharing(args, kwargs, tree),
+        )
+        try:
+            program = self._programs[kind]
+        except KeyError:
+            program = self._compiled(kind, args, kwargs)
+        except TypeError as error:
+            raise _unhashable(leaves, error) from error
+        if program is None:
+            return self._fun(*args, **kwargs)
+        return program.run(leaves, args, kwargs)
+
+    def _sharing(self, args: Any, kwargs: Any, tree: Any) -> Hashable:
+        """Which variables are given twice; looking takes long, so only where there are any."""
+        has_variables = self._have_variables.get(tree)
+        if has_variables is None:
+            leaves = jax.tree.leaves((args, kwargs), is_leaf=is_variable)
+            has_variables = self._have_variables[tree] = any(map(is_variable, leaves))
+        return tuple(shared_variables((args, kwargs))) if has_variables else ()
+
+    def _compiled(self, kind: Hashable, args: Any, kwargs: Any) -> Program | None:
+        with self._compiling:
+            if kind not in self._programs:
+                program = self._programs[kind] = self._compile(args, kwargs, self.excluded)
+                if program is not None:
+                    self._recorder.add(program)
+                if len(self._programs) == MANY_PROGRAMS:
+                    self._warn_of_many()
+            return self._programs[kind]
+
+    def _compile(self, args: Any, kwargs: Any, excluded: frozenset[str]) -> Program | None:
+        """None if there is nothing to observe."""
+        call = Call.trace(self._fun, args, kwargs, outermost=True)
+        try:
+            plan = self._options.plan(call)
+        except ValueError:
+            # Nothing is selected. A mistake, unless calls of another kind have what is.
+            if any(self._programs.values()):
+                return None
+            raise
+        if excluded and excluded.issuperset(site.name for site in plan.sites):
+            return None
+        if excluded:
+            wanted = selector(self._options.select)
+            plan = self._options.plan(call, lambda s: wanted(s) and s.name not in excluded)
+        return compiled(call, plan, self._options.stats, self._options.name)
+
+    def _warn_of_many(self) -> None:
+        warnings.warn(
+            f"jr.Net({self._options.name}) has compiled {MANY_PROGRAMS} programs, one for each "
+            f"shape of its arrays and each value of its other arguments. If an argument counts "
+            f"something, pass an array: jnp.asarray(step)",
+            RuntimeWarning,
+            stacklevel=6,
+        )
+
+
+def _with_bound(fun: Any) -> tuple[Any, tuple[Any, ...]]:
+    """A function, and the arguments that come before the caller's.
+
+    A module that is called, or whose method is, is an argument: as a constant its weights would
+    stay what they were when it was compiled, and the compiler would fold them.
+    """
+    fun, bound = unbound(fun, ())
+    if inspect.ismethod(fun) and _is_tree(fun.__self__):
+        return fun.__func__, (fun.__self__,)
+    if not bound and _is_tree(fun):
+        return type(fun).__call__, (fun,)
+    return fun, bound
+
+
+def _is_tree(value: Any) -> bool:
+    return not jax.tree_util.all_leaves([value])
+
+
+def _unhashable(leaves: Sequence[Any], error: TypeError) -> TypeError:
+    """Says which argument it is that nobody can tell from another."""
+    for leaf in leaves:
+        try:
+            hash(None if isinstance(leaf, jax.Array) else leaf)
+        except TypeError:
+            return TypeError(
+                f"arguments that are not arrays are static, so they must be hashable; got "
+                f"{leaf!r} of type {type(leaf).__name__}. Pass an array, or close over it"
+            )
+    return error
