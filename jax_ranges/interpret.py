@@ -63,27 +63,25 @@ class Interpreter:
     def run(self, frame: Frame, values: Sequence[Any]) -> tuple[list[Any], Block]:
         jaxpr, values = frame.jaxpr, [*frame.consts, *values]
         env = dict(zip((*jaxpr.constvars, *jaxpr.invars), values, strict=True))
-        held: dict[Source, Any] = {}
-        late = {source for group in frame.together for source in group}
-        blocks = [self._measure(None, source) for source in frame.known]
-        blocks += self._measured([(values[i], source) for i, source in frame.inputs], late, held)
+        groups = _Groups(self, frame.together)
+        blocks = [self.measure(None, source) for source in frame.known]
+        blocks += groups.measured([(values[i], source) for i, source in frame.inputs])
         for equation in frame.equations:
             eqn = equation.eqn
             if self.silent and eqn.effects and not eqn.outvars:
                 continue
             operands = [atom.val if compat.is_literal(atom) else env[atom] for atom in eqn.invars]
-            results, block = self._equation(equation, operands, late, held)
+            results, block = self._equation(equation, operands, groups)
             blocks += block
             env.update(zip(eqn.outvars, results, strict=True))
             del operands, results
             for var in equation.dead:
                 del env[var]
         outs = [atom.val if compat.is_literal(atom) else env[atom] for atom in jaxpr.outvars]
-        blocks += [self._measure_together(group, held) for group in frame.together]
-        return outs, join(blocks)
+        return outs, join([*blocks, *groups.finished()])
 
     def _equation(
-        self, equation: Equation, values: list[Any], late: set[Source], held: dict[Source, Any]
+        self, equation: Equation, values: list[Any], groups: _Groups
     ) -> tuple[list[Any], list[Block]]:
         eqn, blocks = equation.eqn, []
         with compat.in_equation(eqn):
@@ -95,27 +93,23 @@ class Interpreter:
                 results = compat.bind(eqn, values)
         if equation.outputs:
             with compat.in_equation(eqn, SCOPE):
-                found = [(results[i], source) for i, source in equation.outputs]
-                blocks += self._measured(found, late, held)
+                blocks += groups.measured([(results[i], s) for i, s in equation.outputs])
         return results, blocks
 
-    def _measured(
-        self, found: Sequence[tuple[Any, Source]], late: set[Source], held: dict[Source, Any]
-    ) -> list[Block]:
-        """The states of some values; those that are measured together later are held."""
-        held.update((source, value) for value, source in found if source in late)
-        return [self._measure(value, source) for value, source in found if source not in late]
+    def finish(self, group: Sequence[Source], begun: Sequence[dict[int, Any]]) -> Block:
+        """The states of a group of sources, of which these are the beginnings."""
+        return join(
+            Block({group_of(self.stats, k, group[0].dtype): compat.varying(rows, self.varying)})
+            for k in sorted(group[0].wanted)
+            for rows in [_finish_of(self.stats[k])([each[k] for each in begun])]
+        )
 
-    def _measure_together(self, group: Sequence[Source], held: dict[Source, Any]) -> Block:
-        values = [lax.stop_gradient(held.pop(source)) for source in group]
-        values = compat.varying(values, self.varying)
-        with jax.named_scope(SCOPE):
-            return join(
-                Block({group_of(self.stats, k, group[0].dtype): _rows_of(self.stats[k])(values)})
-                for k in sorted(group[0].wanted)
-            )
+    def begin(self, value: Any, source: Source) -> dict[int, Any]:
+        """What is kept of a value until its group is finished, for each statistic."""
+        value = compat.varying(lax.stop_gradient(value), self.varying)
+        return {k: self.stats[k].begin(value) for k in source.wanted}
 
-    def _measure(self, value: Any, source: Source) -> Block:
+    def measure(self, value: Any, source: Source) -> Block:
         rows = {k: self._row(k, value, source) for k in sorted(source.wanted)}
         return join(
             Block({group_of(self.stats, k, source.dtype): compat.varying(row, self.varying)})
@@ -184,6 +178,53 @@ def _row_of(stat: Statistic) -> Callable[..., list[Any]]:
 
 
 @functools.lru_cache(maxsize=64)
-def _rows_of(stat: Statistic) -> Callable[..., list[Any]]:
-    """Its `measure_all`, likewise."""
-    return jax.jit(lambda values: jax.tree.leaves(stat.measure_all(values)))
+def _finish_of(stat: Statistic) -> Callable[..., list[Any]]:
+    """Its `finish`, likewise."""
+    return jax.jit(lambda begun: jax.tree.leaves(stat.finish(begun)))
+
+
+class _Groups:
+    """Values of a frame that are measured together: begun one by one, finished group by group.
+
+    Only while tracing: of arrays that are there, a later equation may donate the memory.
+    """
+
+    def __init__(self, interpreter: Interpreter, groups: Sequence[Sequence[Source]]):
+        self._interpreter, self._groups = interpreter, groups
+        self._group_of = {s: g for g, group in enumerate(groups) for s in group}
+        self._begun: dict[Source, Any] = {}
+        self._missing = list(map(len, groups))
+        self._blocks: list[Block | None] = [None] * len(groups)
+
+    def measured(self, found: Sequence[tuple[Any, Source]]) -> list[Block]:
+        """The states of those values that are measured alone; the others are begun."""
+        blocks = []
+        for value, source in found:
+            if source not in self._group_of:
+                blocks.append(self._interpreter.measure(value, source))
+            elif compat.is_traced(value):
+                self._add(source, self._interpreter.begin(value, source))
+            else:
+                self._add(source, self._interpreter.measure(value, source))
+        return blocks
+
+    def _add(self, source: Source, begun: Any) -> None:
+        self._begun[source] = begun
+        g = self._group_of[source]
+        self._missing[g] -= 1
+        if not self._missing[g]:
+            self._blocks[g] = self._finish(self._groups[g])
+
+    def _finish(self, group: Sequence[Source]) -> Block:
+        begun = [self._begun.pop(source) for source in group]
+        with jax.named_scope(SCOPE):
+            if not any(isinstance(each, Block) for each in begun):
+                return self._interpreter.finish(group, begun)
+            # Measured at once, all or (where some are constants of the trace) a few of them.
+            return join(
+                each if isinstance(each, Block) else self._interpreter.finish([source], [each])
+                for source, each in zip(group, begun, strict=True)
+            )
+
+    def finished(self) -> list[Block]:
+        return [block for block in self._blocks if block is not None]

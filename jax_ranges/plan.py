@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -37,7 +37,9 @@ class Source:
     Attributes:
       index: its place among all sources, by which chains refer to it.
       label: the names of what it is (one, or several for the result of a cond).
-      dtype, elements: of the value.
+      dtype, shape: of the value.
+      together: what it has in common with those that are measured together with it (see
+        `stats.together`); None if it is measured alone.
       lead: the trip counts of the stacked loops around it, outermost first.
       known: makes the state of MinMax, where that is known when planning (constants, iota).
       frozen: it depends on constants only, so XLA would fold its reductions while compiling,
@@ -48,11 +50,16 @@ class Source:
     index: int
     label: tuple[str, ...]
     dtype: np.dtype
-    elements: int
+    shape: tuple[int, ...]
+    together: Hashable
     lead: tuple[int, ...]
     known: Callable[[], Extrema] | None = None
     frozen: bool = False
     wanted: set[int] = field(default_factory=set)
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
 
     def signature(self) -> tuple[Any, ...]:
         """What the interpreter does about it, as a hashable value."""
@@ -80,8 +87,8 @@ class Frame:
     """One (inner) program: its equations, and the sources among its constants and inputs.
 
     `sources` lists all that are wanted in it and in the frames inside, in the order in which
-    the interpreter returns their states. `together` are those of its own that are kept until its
-    end and measured at once (see `stats.together`), group by group; they come last.
+    the interpreter returns their states. `together` are those of its own that are measured in
+    groups (see `stats.together`); they come last.
     """
 
     jaxpr: Any
@@ -135,10 +142,16 @@ class Frame:
 def _together(sources: Sequence[Source]) -> tuple[tuple[Source, ...], ...]:
     groups: dict[Any, list[Source]] = {}
     for source in sources:
-        if source.known is None and not source.frozen and together(source.elements):
-            key = (source.dtype, source.elements, frozenset(source.wanted))
+        if source.known is None and source.together is not None:
+            key = (source.dtype, source.together, frozenset(source.wanted))
             groups.setdefault(key, []).append(source)
-    return tuple(tuple(group) for group in groups.values() if len(group) > 1)
+    return tuple(
+        tuple(group[i : i + MOST]) for group in groups.values() for i in range(0, len(group), MOST)
+    )
+
+
+# How many values are measured together at most: they are kept until the last of them is there.
+MOST = 64
 
 
 @dataclass(slots=True)
@@ -175,6 +188,7 @@ class Planner:
         self.sources: list[Source] = []
         self.stack = siu.new_name_stack()
         self.lead: tuple[int, ...] = ()
+        self.repeats = False  # whether what is being planned is inside a loop
         self.captures = 0  # constants met so far
         self.carried: dict[str, tuple[str, ...]] = {}  # see `entering`
 
@@ -183,9 +197,8 @@ class Planner:
         if not is_measurable(aval):
             return Value(None, None, feeds, frozen)
         dtype = np.dtype(aval.dtype)
-        source = Source(
-            len(self.sources), feeds, dtype, math.prod(aval.shape), self.lead, frozen=frozen
-        )
+        kind = None if frozen else together(aval.shape, self.repeats)
+        source = Source(len(self.sources), feeds, dtype, aval.shape, kind, self.lead, frozen=frozen)
         self.sources.append(source)
         return Value(Known((Chain(source.index),), dtype), source, feeds, frozen)
 
@@ -292,12 +305,13 @@ class Planner:
         """An equation whose inner programs are traced: it is not itself a site."""
         eqn = equation.eqn
         returned: list[list[tuple[Value, bool]]] = [[] for _ in eqn.outvars]
-        saved = self.stack, self.lead
+        saved = self.stack, self.lead, self.repeats
         frames = []
         for program in RULES[eqn.primitive.name].programs(eqn, self.loops):
             self.stack = saved[0] + eqn.source_info.name_stack
             for scope in program.scopes:
                 self.stack = self.stack.extend(scope)
+            self.repeats = saved[2] or program.repeats
             stacks = program.trips is not None
             self.lead = saved[1] if program.trips is None else (*saved[1], program.trips)
             frame = Frame(*compat.opened(program.jaxpr), self.lead, stacks)
@@ -310,7 +324,7 @@ class Planner:
             for value, link in zip(outs, program.results, strict=True):
                 if link.outer is not None:
                     returned[link.outer].append((value, link.exact))
-        self.stack, self.lead = saved
+        self.stack, self.lead, self.repeats = saved
         equation.frames = tuple(frames)
         return [self.leaving(equation, i, found) for i, found in enumerate(returned)]
 

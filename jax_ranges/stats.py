@@ -12,7 +12,8 @@ carry them through loops and pack those of many sites into a few arrays.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import math
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -64,10 +65,13 @@ class Statistic:
         """The state of what was seen in `a` and in `b`."""
         raise NotImplementedError
 
-    def measure_all(self, values: Sequence[jax.Array]) -> State:
-        """The states of several values of one dtype and number of elements, on a leading axis."""
-        states = [self.measure(value) for value in values]
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    def begin(self, value: jax.Array) -> Any:
+        """The first part of measuring: what is to be kept of a value for `finish`."""
+        return self.measure(value)
+
+    def finish(self, begun: Sequence[Any]) -> State:
+        """The second part: the states of several values for which `together` says the same."""
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *begun)
 
     def reduce(self, state: State, axes: int) -> State:
         """Merge the first `axes` axes of a state (none of them empty)."""
@@ -129,10 +133,17 @@ class MinMax(Statistic):
     def measure(self, value: jax.Array) -> Extrema:
         return self._measure(value, _stages(value))
 
-    def measure_all(self, values: Sequence[jax.Array]) -> Extrema:
+    def begin(self, value: jax.Array) -> jax.Array | Extrema:
+        return value if value.size <= TOGETHER else _rows(value)
+
+    def finish(self, begun: Sequence[Any]) -> Extrema:
         # The barrier makes one copy of them; without it they would be computed again inside the
         # reduction, which takes longer to compile and to run.
-        rows = lax.optimization_barrier(jnp.stack([value.ravel() for value in values]))
+        if isinstance(begun[0], Extrema):
+            rows = jax.tree.map(lambda *leaves: jnp.stack(leaves), *begun)
+            least, most, top = lax.optimization_barrier(rows)
+            return Extrema(*extrema([(1,)], least, most, top))
+        rows = lax.optimization_barrier(jnp.stack([value.ravel() for value in begun]))
         return self._measure(rows, [(1,)])
 
     def _measure(self, value: jax.Array, stages: Stages) -> Extrema:
@@ -225,17 +236,46 @@ Stages = Sequence[tuple[int, ...]]
 # to an array on all cores, but to a scalar on one.
 TWO_STAGES = 1 << 18
 
-# Elements up to which values of one size are copied together and reduced at once. Each reduction
-# is a kernel to compile and to start; for more elements the copy costs more than that.
-TOGETHER = 1 << 12
+# Elements up to which values of one size are copied together and reduced at once, and in loops.
+# Each reduction is a kernel to compile and to start; for more elements the copy costs more.
+TOGETHER, TOGETHER_IN_LOOPS = 1 << 12, 1 << 8
+# Larger values are reduced to rows, at least so many for all cores to take part, and at most so
+# many; the rows of several values are then copied together.
+ROWS = 8, 1 << 12
 
 
-def together(elements: int) -> bool:
-    """Whether values of so many elements are to be measured together.
+def together(shape: tuple[int, ...], repeats: bool) -> Hashable:
+    """What values must have in common to be measured together; None for those that are not.
 
-    Not on several devices: values may be sharded each in its own way.
+    `repeats`: it is in a loop. On several devices nothing is: values may be sharded each in its
+    own way.
     """
-    return 0 < elements <= TOGETHER and jax.device_count() == 1
+    elements = math.prod(shape)
+    if not elements or jax.device_count() > 1:
+        return None
+    if elements <= TOGETHER:
+        return ("value", elements) if not repeats or elements <= TOGETHER_IN_LOOPS else None
+    rows = math.prod(_as_rows(shape)[0])
+    return ("rows", rows) if ROWS[0] <= rows <= ROWS[1] else None
+
+
+def _as_rows(shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """A shape in two parts: the axes of rows, and those of a row. A vector is cut in pieces."""
+    if len(shape) == 1:
+        rows = math.gcd(shape[0], ROWS[1] // 4)
+        return (rows,), (shape[0] // rows,)
+    kept = next((i for i in range(1, len(shape)) if math.prod(shape[:i]) >= ROWS[0]), None)
+    split = len(shape) - 1 if kept is None else kept
+    return shape[:split], shape[split:]
+
+
+@jax.jit
+def _rows(value: jax.Array) -> Extrema:
+    """The state of each row of a value, along one axis."""
+    rows, row = _as_rows(value.shape)
+    axes = tuple(range(len(rows), len(rows) + len(row)))
+    state = MinMax()._measure(value.reshape(*rows, *row), [axes])
+    return Extrema(*(jnp.ravel(leaf) for leaf in state))
 
 
 def _stages(value: jax.Array) -> Stages:

@@ -67,16 +67,28 @@ def test_values_measured_together_are_measured_as_each_alone(measure, dtype):
     del measure
     rng = np.random.default_rng(3)
     arrays = [random_array(dtype, shape, rng) for shape in [(2, 3, 4), (24,), (6, 4), (24,)]]
-    states = jax.jit(MinMax().measure_all)(arrays)
+    states = jax.jit(lambda xs: MinMax().finish([MinMax().begin(x) for x in xs]))(arrays)
     for i, array in enumerate(arrays):
         check(jax.tree.map(lambda leaf, i=i: leaf[i], states), array)
+
+
+@pytest.mark.parametrize("shape", [(6000,), (70, 90), (3, 5, 7, 80), (2, 1, 4, 800)], ids=str)
+def test_values_measured_by_their_rows_are_measured_as_each_alone(measure, shape):
+    del measure
+    assert stats.together(shape, repeats=True) is not None
+    rng = np.random.default_rng(4)
+    for dtype in (np.float32, jnp.bfloat16, np.uint8, np.complex64):
+        arrays = [random_array(np.dtype(dtype), shape, rng) for _ in range(3)]
+        states = jax.jit(lambda xs: MinMax().finish([MinMax().begin(x) for x in xs]))(arrays)
+        for i, array in enumerate(arrays):
+            check(jax.tree.map(lambda leaf, i=i: leaf[i], states), array)
 
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("dtype", WIDE, ids=str)
 def test_64_bit_values_are_measured_together_too(dtype):
     arrays = [random_array(dtype, (5,), np.random.default_rng(n)) for n in range(3)]
-    states = jax.jit(MinMax().measure_all)(arrays)
+    states = jax.jit(lambda xs: MinMax().finish([MinMax().begin(x) for x in xs]))(arrays)
     for i, array in enumerate(arrays):
         check(jax.tree.map(lambda leaf, i=i: leaf[i], states), array)
 

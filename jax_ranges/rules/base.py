@@ -34,6 +34,7 @@ class Program:
       jaxpr: it, open or closed.
       operands, results: for each of its inputs and outputs, the equation's operand and result.
       trips: for a loop whose iterations are stacked, how many there are; else None.
+      repeats: it runs many times, so what happens in it counts as often.
     """
 
     scopes: tuple[str, ...]
@@ -41,6 +42,7 @@ class Program:
     operands: tuple[Link, ...]
     results: tuple[Link, ...]
     trips: int | None = None
+    repeats: bool = False
 
 
 class Interpreter(Protocol):

@@ -27,7 +27,8 @@ def _scan_programs(eqn: Any, loops: str) -> tuple[Program, ...]:
         *(Link(i, exact) for i in range(consts + carry, len(eqn.invars))),
     )
     results = tuple(Link(i, exact and i >= carry) for i in range(len(eqn.outvars)))
-    return (Program(("scan",), eqn.params["jaxpr"], operands, results, trips if stack else None),)
+    stacked = trips if stack else None
+    return (Program(("scan",), eqn.params["jaxpr"], operands, results, stacked, repeats=True),)
 
 
 def _scan_run(
@@ -64,8 +65,14 @@ def _while_programs(eqn: Any, loops: str) -> tuple[Program, ...]:
     in_cond = (*(Link(i) for i in range(cond_consts)), *(Link(link.outer) for link in carry))
     in_body = (*(Link(i) for i in range(cond_consts, first)), *carry)
     return (
-        Program(("while", "cond"), params["cond_jaxpr"], in_cond, (Link(None),)),
-        Program(("while", "body"), params["body_jaxpr"], in_body, one_to_one(len(carry), False)),
+        Program(("while", "cond"), params["cond_jaxpr"], in_cond, (Link(None),), repeats=True),
+        Program(
+            ("while", "body"),
+            params["body_jaxpr"],
+            in_body,
+            one_to_one(len(carry), False),
+            repeats=True,
+        ),
     )
 
 
