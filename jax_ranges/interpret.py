@@ -16,7 +16,7 @@ from jax_ranges import compat
 from jax_ranges.packing import Block, Group, group_of, join, nothing
 from jax_ranges.plan import Equation, Frame, Source
 from jax_ranges.rules import RULES
-from jax_ranges.stats import MinMax, Statistic
+from jax_ranges.stats import TOGETHER, MinMax, Statistic
 
 # The scope that the reductions have in a profile, inside the scope of what they measure.
 SCOPE = "jax_ranges"
@@ -91,7 +91,9 @@ class Interpreter:
                 blocks.append(block)
             else:
                 results = compat.bind(eqn, values)
-        if equation.outputs:
+        if all(groups.only_keeps(source) for _, source in equation.outputs):
+            blocks += groups.measured([(results[i], s) for i, s in equation.outputs])
+        else:
             with compat.in_equation(eqn, SCOPE):
                 blocks += groups.measured([(results[i], s) for i, s in equation.outputs])
         return results, blocks
@@ -106,7 +108,7 @@ class Interpreter:
 
     def begin(self, value: Any, source: Source) -> dict[int, Any]:
         """What is kept of a value until its group is finished, for each statistic."""
-        value = compat.varying(lax.stop_gradient(value), self.varying)
+        value = compat.varying(value, self.varying)
         return {k: self.stats[k].begin(value) for k in source.wanted}
 
     def measure(self, value: Any, source: Source) -> Block:
@@ -121,7 +123,6 @@ class Interpreter:
         stat = self.stats[k]
         if source.known is not None and isinstance(stat, MinMax):
             return [np.asarray(leaf)[None] for leaf in source.known()]
-        value = lax.stop_gradient(value)
         return _row_of(stat)(lax.optimization_barrier(value) if source.frozen else value)
 
     # -- what rules call ------------------------------------------------------------------
@@ -132,7 +133,7 @@ class Interpreter:
         for source in frame.sources:
             lead = source.lead[len(frame.lead) :]
             for k in source.wanted:
-                group = replace(group_of(self.stats, k, source.dtype), lead=lead)
+                group = group_of(self.stats, k, source.dtype, lead)
                 counts[group] = counts.get(group, 0) + 1
         blocks = [nothing(group, count) for group, count in counts.items()]
         return compat.varying(join(blocks), self.varying)
@@ -172,7 +173,7 @@ def _row_of(stat: Statistic) -> Callable[..., list[Any]]:
     """Its `measure`, traced once for all values of a type, and called in one dispatch."""
 
     def measure(value: Any) -> list[Any]:
-        return [leaf[None] for leaf in jax.tree.leaves(stat.measure(value))]
+        return [leaf[None] for leaf in jax.tree.leaves(stat.measure(lax.stop_gradient(value)))]
 
     return jax.jit(measure)
 
@@ -180,7 +181,7 @@ def _row_of(stat: Statistic) -> Callable[..., list[Any]]:
 @functools.lru_cache(maxsize=64)
 def _finish_of(stat: Statistic) -> Callable[..., list[Any]]:
     """Its `finish`, likewise."""
-    return jax.jit(lambda begun: jax.tree.leaves(stat.finish(begun)))
+    return jax.jit(lambda begun: jax.tree.leaves(stat.finish(lax.stop_gradient(begun))))
 
 
 class _Groups:
@@ -192,9 +193,14 @@ class _Groups:
     def __init__(self, interpreter: Interpreter, groups: Sequence[Sequence[Source]]):
         self._interpreter, self._groups = interpreter, groups
         self._group_of = {s: g for g, group in enumerate(groups) for s in group}
+        self._keeps = all(isinstance(stat, MinMax) for stat in interpreter.stats)
         self._begun: dict[Source, Any] = {}
         self._missing = list(map(len, groups))
         self._blocks: list[Block | None] = [None] * len(groups)
+
+    def only_keeps(self, source: Source) -> bool:
+        """Whether to begin with its values takes no operation."""
+        return self._keeps and source in self._group_of and source.elements <= TOGETHER
 
     def measured(self, found: Sequence[tuple[Any, Source]]) -> list[Block]:
         """The states of those values that are measured alone; the others are begun."""

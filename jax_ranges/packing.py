@@ -58,10 +58,12 @@ class Group:
 
 
 @functools.lru_cache(maxsize=1024)
-def group_of(stats: tuple[Statistic, ...], stat: int, dtype: np.dtype) -> Group:
-    """The group for a statistic (by its index) of values of `dtype`, without leading axes."""
+def group_of(
+    stats: tuple[Statistic, ...], stat: int, dtype: np.dtype, lead: tuple[int, ...] = ()
+) -> Group:
+    """The group for a statistic (by its index) of values of `dtype`, stacked over loops `lead`."""
     leaves, treedef = jax.tree.flatten(stats[stat].identity(dtype))
-    return Group(stat, (), treedef, tuple(map(Leaf.of, leaves)))
+    return Group(stat, lead, treedef, tuple(map(Leaf.of, leaves)))
 
 
 @jax.tree_util.register_pytree_node_class

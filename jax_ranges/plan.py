@@ -298,7 +298,7 @@ class Planner:
             value.source.known = functools.cache(lambda: extrema_of(value.array))
         elif len(known) == len(chosen_operands):
             follows = derived(primitive, eqn.params, known, aval)
-        value.known = follows or replace(value.known, origin=origin_of(primitive))
+        value.known = follows or Known(value.known.expr, value.known.dtype, origin_of(primitive))
         return value
 
     def inner(self, equation: Equation, operands: list[Value]) -> list[Value]:
@@ -388,11 +388,14 @@ def _last_uses(jaxpr: Any) -> list[tuple[Any, ...]]:
 
 def is_measurable(aval: Any) -> bool:
     """Arrays of numbers are; PRNG keys, tokens, refs and float0 are not."""
-    if not isinstance(aval, compat.ShapedArray) or jnp.issubdtype(aval.dtype, jax.dtypes.extended):
+    return isinstance(aval, compat.ShapedArray) and _is_numeric(aval.dtype)
+
+
+@functools.lru_cache(maxsize=256)
+def _is_numeric(dtype: Any) -> bool:
+    if jnp.issubdtype(dtype, jax.dtypes.extended) or dtype == jax.dtypes.float0:
         return False
-    return aval.dtype == np.dtype(bool) or (
-        aval.dtype != jax.dtypes.float0 and bool(jnp.issubdtype(aval.dtype, np.number))
-    )
+    return dtype == np.dtype(bool) or bool(jnp.issubdtype(dtype, np.number))
 
 
 def _addressable(array: Any) -> bool:
@@ -506,13 +509,13 @@ def _layout(
     filled: list[int] = []
     for source in frame.sources:
         for k in sorted(source.wanted):
-            group = replace(group_of(stats, k, source.dtype), lead=source.lead)
+            group = group_of(stats, k, source.dtype, source.lead)
             g = groups.setdefault(group, len(groups))
             filled += [0] * (g == len(filled))
             slots[k, source.index] = Slot(g, filled[g])
             filled[g] += 1
     placed = tuple(
-        tuple(tuple(replace(c, source=slots[k, c.source]) for c in chains) for chains in of_stat)
+        tuple(tuple(Chain(slots[k, c.source], c.steps) for c in chains) for chains in of_stat)
         for k, of_stat in enumerate(places)
     )
     return Layout(stats, sites, tuple(groups), placed)

@@ -67,7 +67,7 @@ class Statistic:
 
     def begin(self, value: jax.Array) -> Any:
         """The first part of measuring: what is to be kept of a value for `finish`."""
-        return self.measure(value)
+        return _measure_of(self)(value)
 
     def finish(self, begun: Sequence[Any]) -> State:
         """The second part: the states of several values for which `together` says the same."""
@@ -89,6 +89,12 @@ class Statistic:
             merged = self.reduce(gathered, 1)
             state = jax.tree.map(functools.partial(_from_first, axis_name=name), merged)
         return state
+
+
+@functools.lru_cache(maxsize=64)
+def _measure_of(stat: Statistic) -> Any:
+    """Its `measure`, traced once for all values of a type."""
+    return jax.jit(lambda value: stat.measure(lax.stop_gradient(value)))
 
 
 def _from_first(leaf: jax.Array, axis_name: str) -> jax.Array:
@@ -274,7 +280,7 @@ def _rows(value: jax.Array) -> Extrema:
     """The state of each row of a value, along one axis."""
     rows, row = _as_rows(value.shape)
     axes = tuple(range(len(rows), len(rows) + len(row)))
-    state = MinMax()._measure(value.reshape(*rows, *row), [axes])
+    state = MinMax()._measure(lax.stop_gradient(value).reshape(*rows, *row), [axes])
     return Extrema(*(jnp.ravel(leaf) for leaf in state))
 
 
