@@ -27,7 +27,7 @@ from jax_ranges.derive import PAIRWISE, Chain, Expr, Known, derived, origin_of
 from jax_ranges.packing import Group, Layout, Slot, group_of
 from jax_ranges.rules import RULES, Program
 from jax_ranges.site import Names, Select, Site, chosen
-from jax_ranges.stats import Extrema, MinMax, Statistic, extrema_of, together
+from jax_ranges.stats import TOGETHER, Extrema, MinMax, Statistic, extrema_of, together
 
 
 @dataclass(eq=False)
@@ -145,13 +145,16 @@ def _together(sources: Sequence[Source]) -> tuple[tuple[Source, ...], ...]:
         if source.known is None and source.together is not None:
             key = (source.dtype, source.together, frozenset(source.wanted))
             groups.setdefault(key, []).append(source)
-    return tuple(
-        tuple(group[i : i + MOST]) for group in groups.values() for i in range(0, len(group), MOST)
-    )
+    return tuple(part for group in groups.values() for part in _parts(group))
 
 
-# How many values are measured together at most: they are kept until the last of them is there.
-MOST = 64
+# How many elements are kept at most until they are measured together.
+KEPT = 1 << 16
+
+
+def _parts(group: Sequence[Source]) -> Iterator[tuple[Source, ...]]:
+    size = max(KEPT // group[0].elements, 1) if group[0].elements <= TOGETHER else len(group)
+    yield from (tuple(group[i : i + size]) for i in range(0, len(group), size))
 
 
 @dataclass(slots=True)

@@ -57,7 +57,9 @@ def everything(fun, dtype):
     return run
 
 
-def check(fun, dtype, expected=("derived",), seed=0):
+def check(fun, dtype, expected=("derived",), seed=0, ulps=0):
+    """`ulps`: by how many units in the last place the ends may differ."""
+    rtol = ulps * float(ml_dtypes.finfo(dtype).eps) if ulps else 0.0
     fun = everything(fun, dtype)
     plan = jr.plan(fun)(jax.ShapeDtypeStruct((SIZE,), dtype))
     run = jax.jit(jr.ranges(fun))
@@ -71,8 +73,9 @@ def check(fun, dtype, expected=("derived",), seed=0):
             assert bool(found.observed) == observed, message
             assert bool(found.nan) == nan, message
             if lo is not None:
-                got = [flushed(site.dtype, v) for v in (found.min, found.max)]
-                assert got == [flushed(site.dtype, v) for v in (lo, hi)], message
+                for got, wanted in ((found.min, lo), (found.max, hi)):
+                    a, b = flushed(site.dtype, got), flushed(site.dtype, wanted)
+                    assert a == b or abs(a - b) <= rtol * max(abs(b), 1.0), message
     return plan
 
 
@@ -137,7 +140,10 @@ def test_what_compilers_rearrange_is_measured(dtype):
             lax.div(x, c(3.0)),
         ]
 
-    assert hows(check(f, dtype)) == ["measured", "derived", "derived"] + ["measured"] * 5
+    # XLA computes a value once for each fusion that needs it, and rounds differently in these: the
+    # product is rounded where it is stored, but not where an addition is fused with it.
+    plan = check(f, dtype, ulps=2)
+    assert hows(plan) == ["measured", "derived", "derived"] + ["measured"] * 5
 
 
 @pytest.mark.parametrize("dtype", [FLOAT32, np.dtype(np.int8), np.dtype(bool)], ids=str)
