@@ -638,7 +638,8 @@ def pool_of(net, *args):
     return program.pool
 
 
-def test_an_interrupt_at_any_moment_loses_nothing():
+def test_an_interrupt_at_any_moment_loses_next_to_nothing():
+    """None if it comes in Python; in JAX's own code, after donation, those since the last copy."""
     net, x = jr.Net(f, stats=(jr.MinMax(), Count())), jnp.float32(1)
     net(x)
     calls, interrupts = 1, 0
@@ -647,19 +648,23 @@ def test_an_interrupt_at_any_moment_loses_nothing():
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGALRM, interrupt)
-    try:
+    with warnings.catch_warnings(record=True) as lost:
+        warnings.simplefilter("always")
         for turn in range(40):
             try:
                 signal.setitimer(signal.ITIMER_REAL, 0.001 + 0.0001 * turn)
-                while True:
+                for _ in range(5000):  # an interrupt in a destructor is ignored by Python
                     net(x)
                     calls += 1
             except KeyboardInterrupt:
                 interrupts += 1
-    finally:
-        signal.signal(signal.SIGALRM, before)
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+    assert interrupts > 20
     # A call may have been counted here and interrupted before it returned.
-    assert calls <= net.get_info().state("layer/add", Count()) <= calls + interrupts
+    found = net.get_info().state("layer/add", Count())
+    assert calls - accumulate.COPY_CALLS * len(lost) <= found <= calls + interrupts
 
 
 def test_a_callback_of_the_function_may_read_its_net():
