@@ -5,6 +5,7 @@ out, ranges = jr.ranges(f)(*args)
 
 from jax_ranges.diff import Diff, diff
 from jax_ranges.files import load
+from jax_ranges.moving import MovingAverage
 from jax_ranges.net import Net
 from jax_ranges.plan import Plan
 from jax_ranges.processes import merge_processes
@@ -29,6 +30,7 @@ __all__ = [
     "Histogram",
     "MinMax",
     "Moments",
+    "MovingAverage",
     "Net",
     "PerChannel",
     "Plan",

@@ -90,4 +90,5 @@ def _magnitude(x: Any) -> Any:
         return x
     # Negated as an unsigned number: the least integer has no negative of its own.
     unsigned = x.astype(f"u{x.dtype.itemsize}")
-    return np.where(x < 0, ~unsigned + unsigned.dtype.type(1), unsigned)
+    with np.errstate(over="ignore"):  # of zero, which is not taken
+        return np.where(x < 0, ~unsigned + unsigned.dtype.type(1), unsigned)
