@@ -25,8 +25,8 @@ from jax_ranges.statistics.words import (
     sign_and_magnitude,
 )
 
-LEAST = -100
-"""The least exponent of a histogram's range: the bins of smaller values would be too small."""
+LEAST, MOST = -100, 1023
+"""The exponents of a histogram's range: below, bins would be too small; above is no float64."""
 
 
 class HistogramState(NamedTuple):
@@ -67,7 +67,8 @@ class Histogram(Pooled):
     """How many values there were in each of `bins` equal bins, and how many were ±inf or NaN.
 
     The bins cover [-2**k, 2**k], with the smallest k for which that holds all finite values seen,
-    and not less than -100. When histograms of different k merge, neighbouring bins of the finer
+    and not less than -100 (nor, for float64, more than 1023: what is larger is in the outermost
+    bins). When histograms of different k merge, neighbouring bins of the finer
     one are added pairwise until the ranges agree. So merging is integer arithmetic: exact,
     associative, commutative, and the histogram of several values is the merge of theirs.
 
@@ -198,7 +199,7 @@ def _exponent(x: jax.Array) -> jax.Array:
     magnitude = magnitude_of(bits_of(x))
     most = largest(jnp.where(magnitude < kind.infinity, magnitude, 0))
     up = (most + kind.word.type((1 << kind.fraction) - 1)) >> kind.fraction
-    return jnp.maximum(up.astype(np.int32) - kind.bias, LEAST)
+    return jnp.clip(up.astype(np.int32) - kind.bias, LEAST, MOST)
 
 
 def _bin_of_integer(magnitude: jax.Array, shift: jax.Array) -> jax.Array:
