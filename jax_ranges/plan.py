@@ -323,6 +323,8 @@ class Planner:
         source = operands[0].counted
         if source is None or source.nest != self.nest or source.dtype != moved.dtype:
             return None
+        if not source.label:  # a literal: its range is known, and the rest cannot be measured
+            return None
         return source if source.elements == moved.elements else None
 
     def inner(self, equation: Equation, operands: list[Value]) -> list[Value]:

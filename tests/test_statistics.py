@@ -497,6 +497,14 @@ def test_values_are_not_shared_with_what_runs_more_or_less_often():
     assert sorted(n for name, n in totals.items() if "cond/" in name) == [0, 12, 12]
 
 
+def test_a_literal_that_is_given_a_shape_is_counted():
+    def f(x):
+        return x + jax.lax.broadcast_in_dim(2.0, (1,), ())
+
+    _, ranges = jr.ranges(f, stats=ALL)(X[0])
+    assert {ranges.of(name, jr.Health).positive for name in ranges} >= {1}
+
+
 # -- which statistics where -------------------------------------------------------------------
 
 
