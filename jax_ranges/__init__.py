@@ -5,19 +5,34 @@ out, ranges = jr.ranges(f)(*args)
 
 from jax_ranges.diff import Diff, diff
 from jax_ranges.files import load
+from jax_ranges.moving import MovingAverage
 from jax_ranges.net import Net
 from jax_ranges.plan import Plan
 from jax_ranges.processes import merge_processes
-from jax_ranges.ranges import Range, Ranges, UnknownSiteError
+from jax_ranges.range import Range
+from jax_ranges.ranges import Ranges, UnknownSiteError
 from jax_ranges.report.console import report
 from jax_ranges.site import Site
+from jax_ranges.statistics.absmax import AbsMax
+from jax_ranges.statistics.channels import PerChannel
+from jax_ranges.statistics.exponents import Exponents
+from jax_ranges.statistics.health import Health
+from jax_ranges.statistics.histogram import Histogram
+from jax_ranges.statistics.moments import Moments
 from jax_ranges.stats import MinMax, Statistic
 from jax_ranges.transform import plan, ranges
 
 __all__ = [
+    "AbsMax",
     "Diff",
+    "Exponents",
+    "Health",
+    "Histogram",
     "MinMax",
+    "Moments",
+    "MovingAverage",
     "Net",
+    "PerChannel",
     "Plan",
     "Range",
     "Ranges",

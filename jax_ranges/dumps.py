@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from jax_ranges.files import save
+from jax_ranges.files import format_of, save
 from jax_ranges.files.as_text import check_delimiter
+from jax_ranges.files.states import is_built_in
 from jax_ranges.ranges import Ranges, from_states, states_of
 from jax_ranges.recorder import Recorder, Window
 from jax_ranges.stats import MinMax, Statistic
@@ -45,7 +46,7 @@ class Dumps:
         stats: Sequence[Statistic],
     ):
         check_delimiter(delimiter)
-        if file is not None and not any(isinstance(s, MinMax) for s in stats):
+        if file is not None and not any(_holds(file, stat) for stat in stats):
             raise ValueError(
                 f"dump_file={str(file)!r} holds ranges, and stats={stats} take "
                 f"none: add jr.MinMax()"
@@ -106,7 +107,7 @@ class Dumps:
 
     def _save(self, ranges: Ranges, file: Path, **about: Any) -> None:
         about = {"time": time_stamp(), "function": self._recorder.name, **about}
-        save(_extrema_only(ranges), file, self._delimiter, about)
+        save(_held(ranges, file), file, self._delimiter, about)
 
     def _flush(self) -> None:
         """Wait for the windows that are due."""
@@ -138,9 +139,18 @@ class Dumps:
                 )
 
 
-def _extrema_only(ranges: Ranges) -> Ranges:
-    """Files hold no other statistics."""
-    if all(isinstance(stat, MinMax) for stat in ranges.stats):
+def _holds(file: File, stat: Statistic) -> bool:
+    """Whether a file holds this statistic: text and CSV ranges only, JSON all that are ours."""
+    return isinstance(stat, MinMax) or (format_of(file) == "json" and is_built_in(stat))
+
+
+def _held(ranges: Ranges, file: File) -> Ranges:
+    """What the file holds of these."""
+    if all(_holds(file, stat) for stat in ranges.stats):
         return ranges
-    sites, states = zip(*states_of(ranges).values(), strict=True)
-    return from_states(sites, [{MinMax(): of_site[MinMax()]} for of_site in states])
+    kept = [
+        (site, {stat: state for stat, state in states.items() if _holds(file, stat)})
+        for site, states in states_of(ranges).values()
+    ]
+    held = [(site, states) for site, states in kept if states]
+    return from_states([site for site, _ in held], [states for _, states in held])

@@ -101,7 +101,7 @@ class Interpreter:
     def finish(self, group: Sequence[Source], begun: Sequence[dict[int, Any]]) -> Block:
         """The states of a group of sources, of which these are the beginnings."""
         return join(
-            Block({group_of(self.stats, k, group[0].dtype): compat.varying(rows, self.varying)})
+            Block({self._group(k, group[0]): compat.varying(rows, self.varying)})
             for k in sorted(group[0].wanted)
             for rows in [_finish_of(self.stats[k])([each[k] for each in begun])]
         )
@@ -114,9 +114,12 @@ class Interpreter:
     def measure(self, value: Any, source: Source) -> Block:
         rows = {k: self._row(k, value, source) for k in sorted(source.wanted)}
         return join(
-            Block({group_of(self.stats, k, source.dtype): compat.varying(row, self.varying)})
+            Block({self._group(k, source): compat.varying(row, self.varying)})
             for k, row in rows.items()
         )
+
+    def _group(self, k: int, source: Source) -> Group:
+        return group_of(self.stats, k, source.dtype, source.shape)
 
     def _row(self, k: int, value: Any, source: Source) -> list[Any]:
         """The leaves of the state of statistic k, with an axis for sites."""
@@ -133,7 +136,7 @@ class Interpreter:
         for source in frame.sources:
             lead = source.lead[len(frame.lead) :]
             for k in source.wanted:
-                group = group_of(self.stats, k, source.dtype, lead)
+                group = replace(self._group(k, source), lead=lead)
                 counts[group] = counts.get(group, 0) + 1
         blocks = [nothing(group, count) for group, count in counts.items()]
         return compat.varying(join(blocks), self.varying)

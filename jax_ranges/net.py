@@ -9,7 +9,7 @@ import itertools
 import os
 import types
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -19,7 +19,7 @@ from jax_ranges.dumps import Dumps, time_stamp
 from jax_ranges.ranges import Range, Ranges
 from jax_ranges.recorder import Recorder
 from jax_ranges.site import Select
-from jax_ranges.stats import MinMax, Statistic
+from jax_ranges.taken import RANGES_ONLY, Stats
 from jax_ranges.transform import Options
 
 File = str | os.PathLike[str]
@@ -70,7 +70,7 @@ class Net:
         dump_every: int | None = None,
         delimiter: str = " ",
         every: int = 1,
-        stats: Sequence[Statistic] = (MinMax(),),
+        stats: Stats = RANGES_ONLY,
         select: Select = None,
         inputs: bool = False,
         loops: str = "merge",

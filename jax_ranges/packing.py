@@ -23,7 +23,7 @@ from jax_ranges.stats import State, Statistic
 
 
 class Leaf(NamedTuple):
-    """One array of a statistic's identity, as a hashable value."""
+    """One array of a statistic's identity, as a hashable value: one element if all are equal."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -31,10 +31,16 @@ class Leaf(NamedTuple):
 
     @classmethod
     def of(cls, array: Any) -> Leaf:
-        return cls(np.shape(array), np.dtype(array.dtype), np.asarray(array).tobytes())
+        array = np.asarray(array)
+        first = array.ravel()[:1]
+        same = bool(array.size) and bool((array == first).all())
+        return cls(array.shape, array.dtype, (first if same else array).tobytes())
 
     def array(self) -> np.ndarray:
-        return np.frombuffer(self.value, self.dtype).reshape(self.shape)
+        value = np.frombuffer(self.value, self.dtype)
+        if value.size == 1:
+            return np.broadcast_to(value[0], self.shape)
+        return value.reshape(self.shape)
 
 
 @dataclass(frozen=True)
@@ -57,12 +63,28 @@ class Group:
         return len(self.lead)
 
 
-@functools.lru_cache(maxsize=1024)
 def group_of(
-    stats: tuple[Statistic, ...], stat: int, dtype: np.dtype, lead: tuple[int, ...] = ()
+    stats: tuple[Statistic, ...],
+    stat: int,
+    dtype: np.dtype,
+    shape: tuple[int, ...],
+    lead: tuple[int, ...] = (),
 ) -> Group:
-    """The group for a statistic (by its index) of values of `dtype`, stacked over loops `lead`."""
-    leaves, treedef = jax.tree.flatten(stats[stat].identity(dtype))
+    """The group of a statistic (by its index) at sites of such values, stacked over loops `lead`."""
+    if type(stats[stat]).identity_for is Statistic.identity_for:
+        shape = ()  # it does not depend on it
+    return _group_of(stats, stat, dtype, shape, lead)
+
+
+@functools.lru_cache(maxsize=1024)
+def _group_of(
+    stats: tuple[Statistic, ...],
+    stat: int,
+    dtype: np.dtype,
+    shape: tuple[int, ...],
+    lead: tuple[int, ...],
+) -> Group:
+    leaves, treedef = jax.tree.flatten(stats[stat].identity_for(dtype, shape))
     return Group(stat, lead, treedef, tuple(map(Leaf.of, leaves)))
 
 

@@ -23,11 +23,12 @@ import numpy as np
 from jax.extend import source_info_util as siu
 
 from jax_ranges import compat
-from jax_ranges.derive import PAIRWISE, Chain, Expr, Known, derived, origin_of
+from jax_ranges.derive import MOVEMENT, PAIRWISE, Chain, Expr, Known, derived, origin_of
 from jax_ranges.packing import Group, Layout, Slot, group_of
 from jax_ranges.rules import RULES, Program
 from jax_ranges.site import Names, Select, Site, chosen
 from jax_ranges.stats import TOGETHER, Extrema, MinMax, Statistic, extrema_of, together
+from jax_ranges.taken import Taken
 
 
 @dataclass(eq=False)
@@ -41,6 +42,7 @@ class Source:
       together: what it has in common with those that are measured together with it (see
         `stats.together`); None if it is measured alone.
       lead: the trip counts of the stacked loops around it, outermost first.
+      nest: which loop's body it is in, 0 for none. Those of one nest run equally often.
       known: makes the state of MinMax, where that is known when planning (constants, iota).
       frozen: it depends on constants only, so XLA would fold its reductions while compiling,
         at seconds each; the interpreter hides it from that.
@@ -53,6 +55,7 @@ class Source:
     shape: tuple[int, ...]
     together: Hashable
     lead: tuple[int, ...]
+    nest: int = 0
     known: Callable[[], Extrema] | None = None
     frozen: bool = False
     wanted: set[int] = field(default_factory=set)
@@ -101,19 +104,19 @@ class Frame:
     sources: tuple[Source, ...] = ()
     together: tuple[tuple[Source, ...], ...] = ()
 
-    def settle(self) -> tuple[Source, ...]:
+    def settle(self, stats: tuple[Statistic, ...]) -> tuple[Source, ...]:
         """Drop the sources that nobody wants; returns (and keeps) the others, in order."""
         self.known = [source for source in self.known if source.wanted]
         self.inputs = [(i, source) for i, source in self.inputs if source.wanted]
         found = [*self.known, *(source for _, source in self.inputs)]
         for equation in self.equations:
             for frame in equation.frames:
-                found += frame.settle()
+                found += frame.settle(stats)
             equation.outputs = [(i, source) for i, source in equation.outputs if source.wanted]
             found += [source for _, source in equation.outputs]
         own = [source for _, source in self.inputs]
         own += [source for equation in self.equations for _, source in equation.outputs]
-        self.together = _together(own)
+        self.together = _together(own, stats)
         last = [source for group in self.together for source in group]
         late = set(last)
         self.sources = (*(source for source in found if source not in late), *last)
@@ -139,11 +142,14 @@ class Frame:
         )
 
 
-def _together(sources: Sequence[Source]) -> tuple[tuple[Source, ...], ...]:
+def _together(
+    sources: Sequence[Source], stats: tuple[Statistic, ...]
+) -> tuple[tuple[Source, ...], ...]:
     groups: dict[Any, list[Source]] = {}
     for source in sources:
         if source.known is None and source.together is not None:
-            key = (source.dtype, source.together, frozenset(source.wanted))
+            kinds = (group_of(stats, k, source.dtype, source.shape) for k in sorted(source.wanted))
+            key = (source.dtype, source.together, *kinds)
             groups.setdefault(key, []).append(source)
     return tuple(part for group in groups.values() for part in _parts(group))
 
@@ -167,6 +173,7 @@ class Value:
       feeds: the names of the sites, inputs or constants that it comes from.
       frozen: it depends on constants only.
       array: itself, for a captured constant.
+      rearranged: the source of which it has the elements, in another order or shape.
     """
 
     known: Known | None
@@ -174,6 +181,12 @@ class Value:
     feeds: tuple[str, ...] = ()
     frozen: bool = False
     array: Any = None
+    rearranged: Source | None = None
+
+    @property
+    def counted(self) -> Source | None:
+        """The source in which what it holds may be counted, where order does not matter."""
+        return self.rearranged or self.source
 
 
 _CARRIED = "\0carried "  # no scope can be called that
@@ -192,6 +205,7 @@ class Planner:
         self.stack = siu.new_name_stack()
         self.lead: tuple[int, ...] = ()
         self.repeats = False  # whether what is being planned is inside a loop
+        self.nest = self.nests = 0  # which one, and how many there were
         self.captures = 0  # constants met so far
         self.carried: dict[str, tuple[str, ...]] = {}  # see `entering`
 
@@ -201,7 +215,8 @@ class Planner:
             return Value(None, None, feeds, frozen)
         dtype = np.dtype(aval.dtype)
         kind = None if frozen else together(aval.shape, self.repeats)
-        source = Source(len(self.sources), feeds, dtype, aval.shape, kind, self.lead, frozen=frozen)
+        source = Source(len(self.sources), feeds, dtype, aval.shape, kind, self.lead, self.nest)
+        source.frozen = frozen
         self.sources.append(source)
         return Value(Known((Chain(source.index),), dtype), source, feeds, frozen)
 
@@ -302,19 +317,33 @@ class Planner:
         elif len(known) == len(chosen_operands):
             follows = derived(primitive, eqn.params, known, aval)
         value.known = follows or Known(value.known.expr, value.known.dtype, origin_of(primitive))
+        if primitive in MOVEMENT:
+            value.rearranged = self.rearrangement(value.source, chosen_operands)
         return value
+
+    def rearrangement(self, moved: Source, operands: Sequence[Value]) -> Source | None:
+        """The source whose elements, each of them once, data movement has put elsewhere."""
+        source = operands[0].counted
+        if source is None or source.nest != self.nest or source.dtype != moved.dtype:
+            return None
+        if not source.label:  # a literal: its range is known, and the rest cannot be measured
+            return None
+        return source if source.elements == moved.elements else None
 
     def inner(self, equation: Equation, operands: list[Value]) -> list[Value]:
         """An equation whose inner programs are traced: it is not itself a site."""
         eqn = equation.eqn
         returned: list[list[tuple[Value, bool]]] = [[] for _ in eqn.outvars]
-        saved = self.stack, self.lead, self.repeats
+        saved = self.stack, self.lead, self.repeats, self.nest
         frames = []
         for program in RULES[eqn.primitive.name].programs(eqn, self.loops):
             self.stack = saved[0] + eqn.source_info.name_stack
             for scope in program.scopes:
                 self.stack = self.stack.extend(scope)
-            self.repeats = saved[2] or program.repeats
+            self.repeats, self.nest = saved[2] or program.repeats, saved[3]
+            if program.repeats:
+                self.nests += 1
+                self.nest = self.nests
             stacks = program.trips is not None
             self.lead = saved[1] if program.trips is None else (*saved[1], program.trips)
             frame = Frame(*compat.opened(program.jaxpr), self.lead, stacks)
@@ -327,7 +356,7 @@ class Planner:
             for value, link in zip(outs, program.results, strict=True):
                 if link.outer is not None:
                     returned[link.outer].append((value, link.exact))
-        self.stack, self.lead, self.repeats = saved
+        self.stack, self.lead, self.repeats, self.nest = saved
         equation.frames = tuple(frames)
         return [self.leaving(equation, i, found) for i, found in enumerate(returned)]
 
@@ -468,7 +497,7 @@ class Plan:
 def make_plan(
     jaxpr: Any,
     inputs: Sequence[str],
-    stats: tuple[Statistic, ...],
+    taken: Taken,
     select: Select,
     with_inputs: bool,
     loops: str,
@@ -485,12 +514,16 @@ def make_plan(
         arguments.append(value)
     planner.program(frame, arguments)
     sites = planner.linked()
-    picked = chosen(sites, select)
-    places = [[_places(planner, i, stat) for i in picked] for stat in stats]
+    picked = taken.of_interest(sites, chosen(sites, select))
+    stats = taken.stats
+    places = [
+        [_places(planner, i, stat) if taken.takes(k, sites[i]) else () for i in picked]
+        for k, stat in enumerate(stats)
+    ]
     for k, of_stat in enumerate(places):
         for chain in (chain for chains in of_stat for chain in chains):
             planner.sources[chain.source].wanted.add(k)
-    frame.settle()
+    frame.settle(stats)
     layout = _layout(frame, stats, tuple(sites[i] for i in picked), places)
     rows = tuple(_row(planner, sites[i], planner.values[i]) for i in picked)
     reductions = sum(source.known is None for source in frame.sources)
@@ -500,8 +533,10 @@ def make_plan(
 def _places(planner: Planner, site: int, stat: Statistic) -> Expr:
     """How the state of a statistic at a site is had; only ranges can be derived."""
     value = planner.values[site]
-    assert value.known is not None and value.source is not None
-    return value.known.expr if isinstance(stat, MinMax) else (Chain(value.source.index),)
+    assert value.known is not None and value.source is not None and value.counted is not None
+    if isinstance(stat, MinMax):
+        return value.known.expr
+    return (Chain((value.source if stat.positional else value.counted).index),)
 
 
 def _layout(
@@ -512,7 +547,7 @@ def _layout(
     filled: list[int] = []
     for source in frame.sources:
         for k in sorted(source.wanted):
-            group = group_of(stats, k, source.dtype, source.lead)
+            group = group_of(stats, k, source.dtype, source.shape, source.lead)
             g = groups.setdefault(group, len(groups))
             filled += [0] * (g == len(filled))
             slots[k, source.index] = Slot(g, filled[g])

@@ -20,7 +20,7 @@ def merge_processes(ranges: Ranges) -> Ranges:
     processes are global already (law 8), and merging those changes nothing.
 
     Raises:
-      ValueError: other statistics than MinMax.
+      ValueError: statistics of one's own: their states cannot be sent as they are.
 
     Example:
       >>> import jax.numpy as jnp

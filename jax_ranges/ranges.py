@@ -6,7 +6,7 @@ import difflib
 import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -17,64 +17,9 @@ from jax_ranges import compat
 from jax_ranges.derive import Chain, apply
 from jax_ranges.keys import common_dtype
 from jax_ranges.packing import Block, Group, Layout, Slot, group_of, join
+from jax_ranges.range import Range
 from jax_ranges.site import Select, Site, chosen
 from jax_ranges.stats import Extrema, MinMax, Statistic
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, eq=False)
-class Range:
-    """The values seen at one site.
-
-    Scalars, or arrays with one element an example (under vmap) or an iteration (stacked
-    loops). numpy outside of jit, traced inside.
-
-    Attributes:
-      min, max: of all values that are not NaN, ±inf included. Integers and booleans in their
-        own dtype, float64 in float64, other floats in float32.
-      nan: whether some value was NaN.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> import jax_ranges as jr
-      >>> _, ranges = jr.ranges(jnp.log)(jnp.array([0.0, 1.0, -1.0]))
-      >>> ranges["log"]
-      Range(min=-inf, max=0.0, nan=True)
-    """
-
-    min: Any
-    max: Any
-    nan: Any
-
-    @property
-    def observed(self) -> Any:
-        """Whether any value was seen. If not, min > max: the identity of merging."""
-        return self.nan | (self.min <= self.max)
-
-    def merge(self, other: Range) -> Range:
-        """The range of what was seen in either: least min, largest max, any nan."""
-        xp = jnp if compat.is_traced(self.min) or compat.is_traced(other.min) else np
-        return Range(
-            xp.minimum(self.min, other.min), xp.maximum(self.max, other.max), self.nan | other.nan
-        )
-
-    __or__ = merge
-
-    def __eq__(self, other: object) -> Any:
-        """Same values of the same dtypes, in arrays all of them; not for traced ranges."""
-        if not isinstance(other, Range):
-            return NotImplemented
-        return all(
-            np.asarray(a).dtype == np.asarray(b).dtype and np.array_equal(a, b)
-            for a, b in zip(*(jax.tree.leaves(r) for r in (self, other)), strict=True)
-        )
-
-    def __repr__(self) -> str:
-        if any(compat.is_traced(x) or not isinstance(x, np.generic) for x in (self.min, self.max)):
-            return f"Range(min={self.min}, max={self.max}, nan={self.nan})"
-        if not self.observed:
-            return "Range(not observed)"
-        return f"Range(min={self.min!s}, max={self.max!s}, nan={bool(self.nan)})"
 
 
 class UnknownSiteError(KeyError):
@@ -158,12 +103,8 @@ class Ranges(Mapping[str, Range]):
     def _range(self, index: int) -> Range:
         k = self._statistic(lambda stat: isinstance(stat, MinMax), "MinMax()")
         site = self.sites[index]
+        self._check_taken(k, index)
         chains = self._layout.places[k][index]
-        if not chains:
-            raise ValueError(
-                f"no range was taken at {site.name!r}: it comes from ranges without MinMax() that "
-                f"were merged with these"
-            )
         return functools.reduce(Range.merge, [self._image(chain, site) for chain in chains])
 
     def _image(self, chain: Chain, site: Site) -> Range:
@@ -216,8 +157,54 @@ class Ranges(Mapping[str, Range]):
         Ranges, which may be derived, are read as `ranges[name]`.
         """
         k = self._statistic(lambda own: own == stat, repr(stat))
-        (chain,) = self._layout.places[k][self._find(name)]
+        index = self._find(name)
+        self._check_taken(k, index)
+        (chain,) = self._layout.places[k][index]
         return self._state(chain.source)
+
+    def of(self, name: str, stat: Statistic | type[Statistic]) -> Any:
+        """What a statistic says of a site, in a readable form: `jr.Histogram` its edges and counts.
+
+        `stat` is one of those taken, or the class of one. Not for traced ranges (inside jit),
+        which have no values to be read.
+
+        Example:
+          >>> import jax.numpy as jnp
+          >>> import jax_ranges as jr
+          >>> _, ranges = jr.ranges(jnp.exp, stats=(jr.MinMax(), jr.Health()))(jnp.arange(3.0))
+          >>> ranges.of("exp", jr.Health).positive
+          3
+        """
+        own, site = self._taken(stat), self.sites[self._find(name)]
+        if isinstance(own, MinMax):
+            return self[name]
+        state = self.state(name, own)
+        if any(map(compat.is_traced, jax.tree.leaves(state))):
+            raise ValueError(
+                f"these ranges are traced (inside jit, vmap or grad) and {own!r} has no values "
+                f"yet: read them outside, or use .state({name!r}, ...) here"
+            )
+        return own.read_state(state, site.dtype)
+
+    def _taken(self, stat: Statistic | type[Statistic]) -> Statistic:
+        """That statistic among those taken, or the first of that class."""
+        if isinstance(stat, type):
+            k = self._statistic(lambda own: type(own) is stat, f"{stat.__name__}(...)")
+        else:
+            k = self._statistic(lambda own: own == stat, repr(stat))
+        return self.stats[k]
+
+    def has(self, name: str, stat: Statistic) -> bool:
+        """Whether a statistic was taken at a site."""
+        index = self._find(name)
+        return stat in self.stats and bool(self._layout.places[self.stats.index(stat)][index])
+
+    def _check_taken(self, k: int, index: int) -> None:
+        if not self._layout.places[k][index]:
+            raise ValueError(
+                f"{self.stats[k]!r} was not taken at {self.sites[index].name!r}: it comes from "
+                f"ranges without it that were merged with these, or stats= chose other sites"
+            )
 
     def leads(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """For each site the trip counts of the stacked loops around it."""
@@ -362,7 +349,7 @@ def from_states(sites: Sequence[Site], states: Sequence[States]) -> Ranges:
         for site, of_site in zip(sites, states, strict=True):
             chains: tuple[Chain, ...] = ()
             if stat in of_site:
-                group, leaves = _as_rows(stats, k, site.dtype, of_site[stat])
+                group, leaves = _as_rows(stats, k, site, of_site[stat])
                 position = groups.get(group, 0)
                 groups[group] = position + 1
                 blocks.append(Block({group: leaves}))
@@ -381,11 +368,14 @@ def from_states(sites: Sequence[Site], states: Sequence[States]) -> Ranges:
 
 
 def _as_rows(
-    stats: tuple[Statistic, ...], k: int, dtype: np.dtype, state: Any
+    stats: tuple[Statistic, ...], k: int, site: Site, state: Any
 ) -> tuple[Group, list[Any]]:
-    group = group_of(stats, k, dtype)
+    group = group_of(stats, k, site.dtype, site.shape)
     leaves = jax.tree.leaves(state)
     lead = leaves[0].shape[: leaves[0].ndim - len(group.leaves[0].shape)]
+    if leaves[0].shape[len(lead) :] != group.leaves[0].shape:
+        # Merged of sites of several shapes: it is what a site without any axes would have.
+        group = group_of(stats, k, site.dtype, ())
     rows = [leaf[(slice(None),) * len(lead) + (None,)] for leaf in leaves]
     return replace(group, lead=lead), rows
 
@@ -393,7 +383,14 @@ def _as_rows(
 def states_of(ranges: Ranges) -> dict[str, tuple[Site, States]]:
     """For each site all its states; those of MinMax with derivations carried out."""
     return {
-        site.name: (site, {stat: _state_of(ranges, site, stat) for stat in ranges.stats})
+        site.name: (
+            site,
+            {
+                stat: _state_of(ranges, site, stat)
+                for stat in ranges.stats
+                if ranges.has(site.name, stat)
+            },
+        )
         for site in ranges.sites
     }
 
@@ -431,38 +428,31 @@ def _merged_site(a: tuple[Site, States], b: tuple[Site, States]) -> tuple[Site, 
             states[stat] = state
             continue
         own = mine[stat]
-        if isinstance(stat, MinMax) and site.dtype != other.dtype:
-            own = _extrema(_outward(_as_range(own, site.dtype), dtype), dtype)
-            state = _extrema(_outward(_as_range(state, other.dtype), dtype), dtype)
-        shapes = [jax.tree.leaves(s)[0].shape for s in (own, state)]
-        if shapes[0] != shapes[1]:
+        leads = [_lead(stat, s, of) for s, of in ((own, site), (state, other))]
+        if leads[0] != leads[1]:
             raise ValueError(
-                f"site {site.name!r} has ranges of shape {shapes[0]} in one and {shapes[1]} in the "
+                f"site {site.name!r} has ranges of shape {leads[0]} in one and {leads[1]} in the "
                 f"other (stacked loops, or vmap); merge their .reduce() instead"
             )
-        states[stat] = stat.merge(own, state)
+        if site.dtype != other.dtype:
+            own = stat.convert(own, site.dtype, dtype)
+            state = stat.convert(state, other.dtype, dtype)
+        alike = _shapes(own) == _shapes(state)
+        states[stat] = (
+            stat.merge(own, state) if alike else stat.merge_unlike(own, state, len(leads[0]))
+        )
     return replace(site, dtype=dtype), states
 
 
-def _outward(found: Range, dtype: np.dtype) -> Range:
-    """In another dtype; if that does not have a number, the next one outwards."""
-    if not isinstance(found.min, np.ndarray | np.generic):
-        return found
-    lo, hi = np.asarray(found.min), np.asarray(found.max)
-    if lo.dtype.kind not in "iu" or lo.dtype.itemsize < 8 or dtype != np.float64:
-        return found
-    low, high = lo.astype(np.float64), hi.astype(np.float64)
-    # Not cast back to compare: 2**63 as a float is no int64. Python's integers compare exactly.
-    too_high = [int(x) > int(y) for x, y in zip(low.flat, lo.flat, strict=True)]
-    too_low = [int(x) < int(y) for x, y in zip(high.flat, hi.flat, strict=True)]
-    low = np.where(np.reshape(too_high, lo.shape), np.nextafter(low, -np.inf), low)
-    high = np.where(np.reshape(too_low, hi.shape), np.nextafter(high, np.inf), high)
-    unseen = lo > hi
-    return Range(np.where(unseen, np.inf, low), np.where(unseen, -np.inf, high), found.nan)
+def _lead(stat: Statistic, state: Any, site: Site) -> tuple[int, ...]:
+    """The leading axes of a site's state: those of vmap and stacked loops."""
+    first = jax.tree.leaves(state)[0]
+    own = jax.tree.leaves(stat.identity_for(site.dtype, site.shape))[0]
+    return first.shape[: first.ndim - np.ndim(own)]
 
 
-def _as_range(state: Extrema, dtype: np.dtype) -> Range:
-    return Range(*MinMax().read(state, dtype, jnp if compat.is_traced(state.min) else np))
+def _shapes(state: Any) -> list[tuple[int, ...]]:
+    return [leaf.shape for leaf in jax.tree.leaves(state)]
 
 
 def _nearest(name: str, names: Sequence[str]) -> list[str]:

@@ -15,7 +15,7 @@ import functools
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,16 +23,22 @@ import numpy as np
 from jax import lax
 
 from jax_ranges import keys
+from jax_ranges.range import Range
 
 State = Any
 
 
 @dataclass(frozen=True)
 class Statistic:
-    """The protocol: a frozen, hashable dataclass with three methods, and two that may be better.
+    """The protocol: a frozen, hashable dataclass with three methods, and more that may be better.
 
     `merge` works elementwise on states with any leading axes (those of packing, of stacked
-    loops and of vmap). All methods are traced; none may look at concrete values.
+    loops and of vmap). Methods are traced and may not look at concrete values, but for
+    `read_state`; `merge` is given numpy arrays too.
+
+    Attributes:
+      positional: whether a state depends on where in an array its values are. If not, an array
+        and its reshapes and transposes are measured once.
 
     Example:
       >>> from dataclasses import dataclass
@@ -49,13 +55,23 @@ class Statistic:
       ...         return a + b
       >>> relu = jr.ranges(lambda x: jnp.maximum(x, 0), stats=(jr.MinMax(), Zeros()))
       >>> _, ranges = relu(jnp.array([-1.0, 0.0, 2.0]))
-      >>> ranges.state("max", Zeros())
+      >>> ranges.of("max", Zeros())
       array(2, dtype=int32)
     """
+
+    positional: ClassVar[bool] = True
 
     def identity(self, dtype: np.dtype) -> State:
         """The state of a site of this dtype at which no value was seen, as numpy arrays."""
         raise NotImplementedError
+
+    def identity_for(self, dtype: np.dtype, shape: tuple[int, ...]) -> State:
+        """The same for a site of this shape, of those whose states' shapes depend on it.
+
+        The number of their axes must not.
+        """
+        del shape
+        return self.identity(dtype)
 
     def measure(self, value: jax.Array) -> State:
         """The state of one value, of any shape (empty ones too) and of any numeric dtype."""
@@ -88,6 +104,29 @@ class Statistic:
             gathered = jax.tree.map(functools.partial(lax.all_gather, axis_name=name), state)
             merged = self.reduce(gathered, 1)
             state = jax.tree.map(functools.partial(_from_first, axis_name=name), merged)
+        return state
+
+    def merge_unlike(self, a: State, b: State, axes: int) -> State:
+        """Merge states of one site whose shapes differ, after `axes` leading axes.
+
+        Raises:
+          ValueError: there is no such thing.
+        """
+        del axes
+        shapes = [[np.shape(leaf) for leaf in jax.tree.leaves(state)] for state in (a, b)]
+        raise ValueError(f"states of {self!r} with shapes {shapes[0]} and {shapes[1]} do not merge")
+
+    def convert(self, state: State, dtype: np.dtype, to: np.dtype) -> State:
+        """The state that the values would have in another dtype, which holds them all.
+
+        For merging sites of one name that have different dtypes in different programs.
+        """
+        del dtype, to
+        return state
+
+    def read_state(self, state: State, dtype: np.dtype) -> Any:
+        """What is shown of a state at a site of `dtype`: something readable, of numpy arrays."""
+        del dtype
         return state
 
 
@@ -179,6 +218,16 @@ class MinMax(Statistic):
             lax.pmin(state.min, names), lax.pmax(state.max, names), lax.pmax(state.top, names)
         )
 
+    def convert(self, state: Extrema, dtype: np.dtype, to: np.dtype) -> Extrema:
+        xp = np if isinstance(state.min, np.ndarray | np.generic) else jnp
+        lo, hi, nan = self.read(state, dtype, xp)
+        if xp is np:
+            lo, hi = _outward(lo, hi, to)
+        return self.state(lo, hi, nan, to, xp)
+
+    def read_state(self, state: Extrema, dtype: np.dtype) -> Range:
+        return Range(*self.read(state, dtype, np))
+
     def read(self, state: Extrema, dtype: np.dtype, xp: Any) -> tuple[Any, Any, Any]:
         """(min, max, nan) in the carrier dtype; `xp` is numpy, or jax.numpy while tracing."""
         dtype = keys.real_dtype(dtype)
@@ -202,6 +251,20 @@ class MinMax(Statistic):
             xp.where(unseen, empty.max, keys.key_of(hi, xp)),
             top,
         )
+
+
+def _outward(lo: Any, hi: Any, dtype: np.dtype) -> tuple[Any, Any]:
+    """A range in another dtype; where that does not have a number, the next one outwards."""
+    if lo.dtype.kind not in "iu" or lo.dtype.itemsize < 8 or dtype != np.float64:
+        return lo, hi
+    low, high = lo.astype(np.float64), hi.astype(np.float64)
+    # Not cast back to compare: 2**63 as a float is no int64. Python's integers compare exactly.
+    too_high = [int(x) > int(y) for x, y in zip(low.flat, lo.flat, strict=True)]
+    too_low = [int(x) < int(y) for x, y in zip(high.flat, hi.flat, strict=True)]
+    low = np.where(np.reshape(too_high, lo.shape), np.nextafter(low, -np.inf), low)
+    high = np.where(np.reshape(too_low, hi.shape), np.nextafter(high, np.inf), high)
+    unseen = lo > hi
+    return np.where(unseen, np.inf, low), np.where(unseen, -np.inf, high)
 
 
 def extrema_of(array: Any) -> Extrema:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from jax_ranges import compat
@@ -12,14 +12,14 @@ from jax_ranges.interpret import Interpreter, Jits
 from jax_ranges.plan import Plan, make_plan
 from jax_ranges.ranges import Ranges
 from jax_ranges.site import Select
-from jax_ranges.stats import MinMax, Statistic
+from jax_ranges.taken import RANGES_ONLY, Stats, taken
 
 LOOPS = ("merge", "stack")
 
 
 def ranges(
     fun: Callable[..., Any],
-    stats: Sequence[Statistic] = (MinMax(),),
+    stats: Stats = RANGES_ONLY,
     select: Select = None,
     inputs: bool = False,
     loops: str = "merge",
@@ -30,7 +30,10 @@ def ranges(
       fun: any function that JAX can trace, jitted or not, with pytrees of arrays, Python floats
         and complex numbers as arguments. Other arguments (ints, bools, strings, functions,
         objects) are passed to it as they are.
-      stats: the statistics to take, by default `MinMax()`.
+      stats: the statistics to take, by default `MinMax()`: one, several, or a mapping from
+        selections of sites (as in `select`) to these, such as
+        `{"dot_general": jr.Histogram(), "*": jr.MinMax()}`. A site has the statistics of all
+        selections that it is in, and a site that is in none is left out.
       select: which sites to measure: a primitive ("dot_general"), a glob of site names
         ("Encoder/*"), several of those, or a callable Site -> bool. By default all.
       inputs: also one site for each argument leaf, `input/<path>`, and for each array that `fun`
@@ -77,7 +80,7 @@ def ranges(
 
 def plan(
     fun: Callable[..., Any],
-    stats: Sequence[Statistic] = (MinMax(),),
+    stats: Stats = RANGES_ONLY,
     select: Select = None,
     inputs: bool = False,
     loops: str = "merge",
@@ -113,7 +116,7 @@ class Options:
     def __init__(
         self,
         fun: Any,
-        stats: Sequence[Statistic],
+        stats: Stats,
         select: Select,
         inputs: bool,
         loops: str,
@@ -124,18 +127,14 @@ class Options:
         self.name = str(getattr(fun, "__name__", type(fun).__name__))
         if loops not in LOOPS:
             raise ValueError(f"loops must be one of {LOOPS}, got {loops!r}")
-        self.stats = (stats,) if isinstance(stats, Statistic) else tuple(stats)
-        for stat in self.stats:
-            if not isinstance(stat, Statistic):
-                raise TypeError(
-                    f"stats takes jr.Statistic objects such as jr.MinMax(), got {stat!r}"
-                )
+        self.taken = taken(stats)
+        self.stats = self.taken.stats
         self.select, self.inputs, self.loops = select, bool(inputs), loops
 
     def plan(self, call: Call, select: Select = None) -> Plan:
         """The plan for a traced call, of other sites than `self.select` says if `select` does."""
         chosen = self.select if select is None else select
-        return make_plan(call.jaxpr, call.names, self.stats, chosen, self.inputs, self.loops)
+        return make_plan(call.jaxpr, call.names, self.taken, chosen, self.inputs, self.loops)
 
 
 def _named_like(fun: Any, transform: str) -> Callable[[Any], Any]:

@@ -223,7 +223,7 @@ def test_several_files_load_merged(tmp_path):
 def test_a_file_is_json_that_other_programs_can_read(tmp_path):
     awkward().save(tmp_path / "r.json")
     document = json.loads((tmp_path / "r.json").read_text(), parse_constant=pytest.fail)
-    assert (document["format"], document["version"]) == ("jax_ranges", 1)
+    assert (document["format"], document["version"]) == ("jax_ranges", 2)
     site = next(s for s in document["sites"] if s["name"] == "input/x")
     assert (site["min"], site["max"], site["nan"], site["dtype"]) == (
         "-inf",
@@ -239,7 +239,7 @@ def test_a_file_is_json_that_other_programs_can_read(tmp_path):
         ("", "damaged or no file of ranges"),
         ('{"format": "jax_ranges", "version": 1, "sites": [', "damaged or no file of ranges"),
         ("[1, 2]", "JSON, but not a file of ranges"),
-        ('{"format": "jax_ranges", "version": 2, "sites": []}', "newer than version 1.*upgrade"),
+        ('{"format": "jax_ranges", "version": 3, "sites": []}', "newer than version 2.*upgrade"),
         (
             '{"format": "jax_ranges", "version": 1, "sites": [{"name": "a"}]}',
             "is damaged: KeyError",

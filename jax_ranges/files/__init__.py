@@ -2,7 +2,7 @@
 
 | ending | format | holds |
 |---|---|---|
-| `.json` | `as_json` | everything, stacked and vmapped ranges too |
+| `.json` | `as_json` | everything, stacked and vmapped ranges and all statistics too |
 | `.csv` | `as_csv` | a line a site for a spreadsheet or pandas |
 | any other | `as_text` | the lines of Caffe2's OutputMinMaxNetObserver |
 
@@ -24,6 +24,7 @@ from typing import Any, Literal
 from jax_ranges.files import as_csv, as_json, as_text
 from jax_ranges.files.atomic import write_atomically
 from jax_ranges.files.records import ForeignError, Record, ranges_of, records_of
+from jax_ranges.files.states import is_built_in
 from jax_ranges.ranges import Ranges
 from jax_ranges.stats import MinMax
 
@@ -47,7 +48,8 @@ def save(
       about: what else to say at the top of a JSON file: strings, numbers, booleans, None.
 
     Raises:
-      ValueError: there are no values, or other statistics than MinMax, or an unfit delimiter.
+      ValueError: there are no values, or statistics that the format does not hold (JSON holds
+        all but user-defined ones, text and CSV only MinMax), or an unfit delimiter.
       OSError: the file cannot be written; nothing of an older one is lost.
 
     Example:
@@ -75,14 +77,26 @@ def rendered(
     ranges: Ranges, as_: Format, delimiter: str = " ", about: Mapping[str, Any] | None = None
 ) -> str:
     """The text of a file of ranges. Arguments and errors are those of `save`."""
-    others = [stat for stat in ranges.stats if not isinstance(stat, MinMax)]
-    if others:
-        raise ValueError(f"files hold the ranges of MinMax, not {others}; save ranges without them")
+    _check_held(ranges, as_)
     if as_ == "json":
         return as_json.write(records_of(ranges, merged=False), about)
     if as_ == "csv":
         return as_csv.write(records_of(ranges))
     return as_text.write(records_of(ranges), delimiter)
+
+
+def _check_held(ranges: Ranges, as_: Format) -> None:
+    others = [stat for stat in ranges.stats if not isinstance(stat, MinMax)]
+    unknown = [stat for stat in others if not is_built_in(stat)]
+    if unknown:
+        raise ValueError(
+            f"files hold the statistics that come with jax_ranges, not {unknown}; save ranges "
+            f"without them"
+        )
+    if others and as_ != "json":
+        raise ValueError(
+            f"files of {as_} hold the ranges of MinMax, not {others}; save to a .json file"
+        )
 
 
 def load(file: str | os.PathLike[str], *others: str | os.PathLike[str]) -> Ranges:

@@ -1,6 +1,6 @@
 """JSON: one object a site, in program order, for programs that have nothing of ours.
 
-    {"format": "jax_ranges", "version": 1, "about": {...}, "sites": [
+    {"format": "jax_ranges", "version": 2, "about": {...}, "sites": [
         {"name": ..., "primitive": ..., "output": 0, "shape": [8, 16], "dtype": "float32",
          "source": "model.py:12", "operands": [...], "backward": false,
          "min": -1.5, "max": "inf", "nan": false}, ...]}
@@ -8,21 +8,26 @@
 JSON has no infinities and no NaN, so these are strings; other floats are written with all the
 digits that a float64 needs, of which a float32 is an exact case. Min and max are null where no
 number was seen. Stacked and vmapped ranges are nested lists. `about` is there only if given.
+
+Since version 2 a site may have "states" of other statistics, or those alone (see `states`).
 """
 
 from __future__ import annotations
 
 import json
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jax_ranges.files.numbers import dtype_of
 from jax_ranges.files.records import ForeignError, Record
+from jax_ranges.files.states import plain_state, spec_of, state_of, statistic_of
 from jax_ranges.site import Site
+from jax_ranges.stats import Statistic
 
 FORMAT = "jax_ranges"
-VERSION = 1
+VERSION = 2
 
 
 def write(records: Sequence[Record], about: Mapping[str, Any] | None = None) -> str:
@@ -30,8 +35,24 @@ def write(records: Sequence[Record], about: Mapping[str, Any] | None = None) -> 
     document: dict[str, Any] = {"format": FORMAT, "version": VERSION}
     if about is not None:
         document["about"] = _checked(about)
-    document["sites"] = [_object(record) for record in records]
-    return json.dumps(document, indent=1, allow_nan=False) + "\n"
+    stats = dict.fromkeys(stat for record in records for stat in record.states)
+    if stats:
+        document["statistics"] = {repr(stat): spec_of(stat) for stat in stats}
+    document["sites"] = []
+    # One by one, because states are long and belong on a line of their own.
+    sites = ",\n".join(_text(record) for record in records)
+    text = json.dumps(document, indent=1, allow_nan=False)
+    return (text.removesuffix("[]\n}") + f"[\n{sites}\n ]\n}}" if sites else text) + "\n"
+
+
+def _text(record: Record) -> str:
+    """The lines of a site, indented as part of the document."""
+    text = json.dumps(_object(record), indent=1, allow_nan=False)
+    if record.states:
+        states = {repr(stat): plain_state(state) for stat, state in record.states.items()}
+        text = text.removesuffix("\n}")
+        text += f',\n "states": {json.dumps(states, allow_nan=False)}\n}}'
+    return textwrap.indent(text, "  ")
 
 
 def _checked(about: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,7 +68,7 @@ def _checked(about: Mapping[str, Any]) -> dict[str, Any]:
 
 def _object(record: Record) -> dict[str, Any]:
     site = record.site
-    return {
+    about = {
         "name": site.name,
         "primitive": site.primitive,
         "output": site.output,
@@ -56,10 +77,10 @@ def _object(record: Record) -> dict[str, Any]:
         "source": site.source,
         "operands": list(site.operands),
         "backward": site.backward,
-        "min": plain(record.min),
-        "max": plain(record.max),
-        "nan": record.nan,
     }
+    if not record.ranged:
+        return about
+    return {**about, "min": plain(record.min), "max": plain(record.max), "nan": record.nan}
 
 
 def plain(value: Any) -> Any:
@@ -84,12 +105,14 @@ def read(text: str) -> list[Record]:
             f"jax_ranges reads: upgrade jax_ranges, or save the file with this release"
         )
     try:
-        return [_record(each) for each in document["sites"]]
-    except (KeyError, TypeError) as error:
+        specs = document.get("statistics", {})
+        stats = {name: statistic_of(spec) for name, spec in specs.items()}
+        return [_record(each, stats) for each in document["sites"]]
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{error!r} in one of its sites") from error
 
 
-def _record(each: dict[str, Any]) -> Record:
+def _record(each: dict[str, Any], stats: Mapping[str, Statistic]) -> Record:
     def field(name: str, kind: type) -> Any:
         if type(each[name]) is not kind:
             raise TypeError(f"{name} is {each[name]!r}, not of type {kind.__name__}")
@@ -110,6 +133,10 @@ def _record(each: dict[str, Any]) -> Record:
         operands=several("operands", str),
         backward=field("backward", bool),
     )
+    plain_states = each.get("states", {})
+    states = {stats[name]: state_of(stats[name], site, s) for name, s in plain_states.items()}
+    if states and not {"min", "max", "nan"} & each.keys():
+        return Record(site, None, None, False, states, ranged=False)
     if not isinstance(each["nan"], bool | list):
         raise TypeError(f"nan is {each['nan']!r}, neither true nor false")
-    return Record(site, each["min"], each["max"], each["nan"])
+    return Record(site, each["min"], each["max"], each["nan"], states)

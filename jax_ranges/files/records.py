@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ from jax_ranges import compat, keys
 from jax_ranges.files.numbers import number
 from jax_ranges.ranges import Range, Ranges, from_states
 from jax_ranges.site import Site
-from jax_ranges.stats import Extrema, MinMax
+from jax_ranges.stats import Extrema, MinMax, State, Statistic
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,16 @@ class Record:
       min, max: exact Python numbers, None where no number was seen; nested lists of these for
         ranges with leading axes.
       nan: a boolean, or nested lists of them.
+      states: the states of other statistics than MinMax.
+      ranged: whether a range was taken; if not, min and max are None, and nan is False.
     """
 
     site: Site
     min: Any
     max: Any
     nan: Any
+    states: Mapping[Statistic, State] = field(default_factory=dict)
+    ranged: bool = True
 
     @property
     def observed(self) -> bool:
@@ -44,17 +48,27 @@ class ForeignError(ValueError):
 
 
 def records_of(ranges: Ranges, merged: bool = True) -> list[Record]:
-    """One record a site, in program order; `merged`: without leading axes.
+    """One record a site, in program order; `merged`: without leading axes, and ranges only.
 
     Raises:
-      ValueError: inside jit, where there are no values; or MinMax was not taken.
+      ValueError: inside jit, where there are no values; or `merged`, and MinMax was not taken.
     """
     if any(compat.is_traced(leaf) for leaf in jax.tree.leaves(ranges)):
         raise ValueError(
             "these ranges are traced (inside jit, vmap or grad) and have no values yet: return "
             "them from the transformed function and compare or save them outside"
         )
-    return [_record(site, ranges[site.name], merged) for site in ranges.sites]
+    if merged:
+        return [_record(site, ranges[site.name], merged) for site in ranges.sites]
+    return [_full_record(site, ranges) for site in ranges.sites]
+
+
+def _full_record(site: Site, ranges: Ranges) -> Record:
+    taken = [stat for stat in ranges.stats if ranges.has(site.name, stat)]
+    states = {s: ranges.state(site.name, s) for s in taken if not isinstance(s, MinMax)}
+    if len(states) == len(taken):
+        return Record(site, None, None, False, states, ranged=False)
+    return replace(_record(site, ranges[site.name], merged=False), states=states)
 
 
 def _record(site: Site, found: Range, merged: bool) -> Record:
@@ -90,7 +104,12 @@ def ranges_of(records: Iterable[Record]) -> Ranges:
                 f"it has the site {name!r} {count} times; if it is several files put together, "
                 f"give them to jr.load one by one, which merges them"
             )
-    return from_states([r.site for r in records], [{MinMax(): _state(r)} for r in records])
+    return from_states([r.site for r in records], [_states(r) for r in records])
+
+
+def _states(record: Record) -> dict[Statistic, State]:
+    ranged: dict[Statistic, State] = {MinMax(): _state(record)} if record.ranged else {}
+    return {**ranged, **record.states}
 
 
 def _state(record: Record) -> Extrema:

@@ -75,10 +75,11 @@ class Row:
 
 
 def rows_of(ranges: Mapping[str, Range]) -> list[Row]:
-    """One row a site, in program order. The ranges must be readable (see `unreadable`)."""
+    """One row a site with a range, in program order. They must be readable (see `unreadable`)."""
     assert isinstance(ranges, Ranges)
     short = functools.cache(_shortener())
-    return [_row(site, ranges[site.name], short(site.source)) for site in ranges.sites]
+    ranged = [site for site in ranges.sites if ranges.has(site.name, MinMax())]
+    return [_row(site, ranges[site.name], short(site.source)) for site in ranged]
 
 
 def unreadable(ranges: Ranges) -> str:

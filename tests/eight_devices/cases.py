@@ -280,3 +280,45 @@ def test_a_net_called_with_other_placements_accumulates_into_the_same_names():
     for args in (X, jax.device_put(2 * X, SHARDED), jax.device_put(3 * X, jax.devices()[5])):
         net(args)
     assert net.get_info()["mul"].max == (9 * X * X).max()
+
+
+# -- other statistics -------------------------------------------------------------------------
+
+EVERY = (
+    *(jr.MinMax(), jr.Exponents(), jr.Histogram(16), jr.Moments(), jr.Health(), jr.AbsMax()),
+    *(jr.PerChannel(-1), jr.PerChannel(-1, jr.Histogram(8))),
+)
+
+
+def assert_same_statistics(ranges, name, expected, of):
+    for stat in EVERY:
+        got, want = ranges.of(name, stat), expected.of(of, stat)
+        for field, value in vars(got).items():
+            np.testing.assert_allclose(value, getattr(want, field), rtol=1e-5, err_msg=repr(stat))
+
+
+def waves(x):
+    y = jnp.sin(x) * 9 * x
+    return lax.scan(lambda c, row: (c + row * 2, None), 0 * y[0], y)[0][None]
+
+
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_statistics_of_shards_are_merged_over_devices(check_vma):
+    sharded = jax.shard_map(
+        waves, mesh=MESH, in_specs=P("a"), out_specs=P("a"), check_vma=check_vma, axis_names={"a"}
+    )
+    _, ranges = jax.jit(jr.ranges(sharded, stats=EVERY))(X)
+    _, expected = jr.ranges(waves, stats=EVERY)(X)
+    for name in ("sin", "mul.1", "scan/mul"):
+        assert_same_statistics(ranges, f"shard_map/{name}", expected, name)
+
+
+@pytest.mark.parametrize("stat", EVERY, ids=repr)
+def test_statistics_of_sharded_arrays_gather_nothing(stat):
+    x = jax.device_put(X, NamedSharding(MESH, P("a")))
+    compiled = jax.jit(jr.ranges(jnp.sin, stats=stat)).lower(x).compile()
+    assert "all-gather" not in compiled.as_text()
+    _, expected = jr.ranges(jnp.sin, stats=EVERY)(X)
+    got, want = compiled(x)[1].of("sin", stat), expected.of("sin", stat)
+    for field, value in vars(got).items():
+        np.testing.assert_allclose(value, getattr(want, field), rtol=1e-5)

@@ -1,0 +1,62 @@
+"""Passes over a value: how counts and sums are taken of it, in the fastest way that was found.
+
+Measured on XLA's CPU backend (jax 0.10.2 and 0.12.0.1, float32 of [1536, 384], two cores): a
+scatter-add into a table takes 0.6 ms, whereas one-hot matrix products take 20 ms, 32 comparisons
+and sums 3 ms, sorting 24 ms. Several sums of integers in one reduction take 0.1 ms, one by one
+0.4 ms each. With floats it is the other way round: XLA may reorder a sum, and so use vector
+instructions, only where the reduction is nothing but that sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jax_ranges.statistics import counts
+from jax_ranges.statistics.counts import Count
+
+# On a GPU additions to the same count wait for one another, and most values are in a few counts.
+# So there are several tables there, which neighbours use in turn (chosen without measuring).
+TABLES = 32
+
+
+def tally(codes: Sequence[jax.Array], size: int) -> Count:
+    """How often each of the numbers 0 to `size` - 1 occurs among these arrays of int32."""
+    tables = 1 if jax.default_backend() == "cpu" else TABLES
+    table = jnp.zeros(size * tables, np.uint32)
+    for each in codes:
+        if tables > 1 and each.ndim:
+            turn = lax.broadcasted_iota(np.int32, each.shape, each.ndim - 1) % tables
+            each = each + size * turn
+        table = table.at[each].add(np.uint32(1), mode="promise_in_bounds")
+    return counts.counted(jnp.sum(table.reshape(tables, size), 0, dtype=np.uint32))
+
+
+def occurrences(*conditions: jax.Array) -> jax.Array:
+    """How many elements satisfy each of these conditions, which have one shape."""
+    ones = tuple(condition.astype(np.int32) for condition in conditions)
+    every = tuple(range(ones[0].ndim))
+    if jax.default_backend() == "cpu" and jax.device_count() == 1:
+        zeros = (np.int32(0),) * len(ones)
+        return jnp.stack(lax.reduce(ones, zeros, _add_each, every))
+    return jnp.stack([jnp.sum(one, dtype=np.int32) for one in ones])
+
+
+def _add_each(a: tuple[jax.Array, ...], b: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    return tuple(x + y for x, y in zip(a, b, strict=True))
+
+
+def largest(x: jax.Array) -> jax.Array:
+    """The largest of non-negative integers, 0 of none."""
+    return lax.reduce(x, x.dtype.type(0), lax.max, tuple(range(x.ndim)))
+
+
+def summed(x: jax.Array) -> jax.Array:
+    """The sum of floats, by rows first: their errors do not add up, and all cores take part."""
+    if x.ndim > 1:
+        x = jnp.sum(x, -1, dtype=x.dtype)
+    return jnp.sum(x, dtype=x.dtype)
