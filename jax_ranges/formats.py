@@ -208,9 +208,7 @@ def _of_integers(dtype: np.dtype) -> Format:
     info = ml_dtypes.iinfo(dtype)
     least, largest = int(info.min), int(info.max)
     bits = largest.bit_length()
-    return Format(
-        dtype.name, "int", int(info.bits), least, largest, 1.0, 1.0, bits, dtype=dtype
-    )
+    return Format(dtype.name, "int", int(info.bits), least, largest, 1.0, 1.0, bits, dtype=dtype)
 
 
 def _of_floats(dtype: np.dtype) -> Format:

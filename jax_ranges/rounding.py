@@ -139,7 +139,7 @@ def _round_bits(fmt: Format, bits: Any, word: np.dtype, stored: int, bias: int, 
 _FLOATS = {np.dtype(f"int{n}"): np.dtype(f"float{n}") for n in (32, 64)}
 
 
-def _magnitude(value: float, dtype: np.dtype) -> np.integer:
+def _magnitude(value: float, dtype: np.dtype) -> Any:
     word = _layout(dtype)[0]
     return np.asarray(value).astype(dtype).view(word)[()]
 
