@@ -220,9 +220,7 @@ def _of_site(
     return [replace(row, smallest=smallest) for row in rows]
 
 
-def _row(
-    record: Record, found: ExponentCounts | None, fmt: Format, snr_db: float
-) -> AdviceRow:
+def _row(record: Record, found: ExponentCounts | None, fmt: Format, snr_db: float) -> AdviceRow:
     lo, hi = _finite_ends(record, found)
     infinite = math.inf in (-(record.min or 0.0), record.max or 0.0)
     overflows = infinite or (lo is not None and (lo < fmt.least or hi > fmt.largest))
@@ -328,9 +326,9 @@ def _by_ends(lo: float, hi: float, fmt: Format) -> tuple[Fit, Fit]:
     inside = fmt.least <= lo and hi <= fmt.largest
     scale = 1.0 if fmt.element or (inside and not fmt.uniform) else math.ldexp(1.0, least)
     fits_scaled = inside or (fmt.element is None and (fmt.signed or lo >= 0))
-    return tuple(
-        Fit(each, 0.0 if fits else None, None, None, None)
-        for each, fits in ((scale, fits_scaled), (1.0, inside))
+    return (
+        Fit(scale, 0.0 if fits_scaled else None, None, None, None),
+        Fit(1.0, 0.0 if inside else None, None, None, None),
     )
 
 

@@ -160,7 +160,7 @@ def format_of(name: FormatLike) -> Format:
       Traceback (most recent call last):
       ...
       ValueError: no format 'float8_e4m3nf'; the nearest are 'float8_e4m3fn', \
-'float8_e4m3fnuz', 'float8_e4m3'
+'float8_e4m3', 'float8_e4m3fnuz'
     """
     if isinstance(name, Format):
         return name

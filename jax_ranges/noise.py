@@ -142,9 +142,7 @@ def spread_of(
     power = np.zeros(len(exponent))
     for side in (negative, ~negative):
         power[side] = _slopes(below[side], above[side], counts[kept][side])
-    return Spread(
-        below, above, exponent, counts[kept], negative, int(found.zero), top, own, power
-    )
+    return Spread(below, above, exponent, counts[kept], negative, int(found.zero), top, own, power)
 
 
 STEEPEST = 16.0
@@ -179,17 +177,23 @@ def fits(spread: Spread, fmt: Format, shifts: np.ndarray) -> list[Fit]:
     shift = np.asarray(shifts, np.int64)[:, None]
     pieces = _Pieces(spread, fmt, shift)
     total = max(spread.total, 1.0)
-    shares = [(spread.counts * part).sum(-1) / total for part in pieces.shares()]
+    beyond, zero, subnormal = ((spread.counts * part).sum(-1) / total for part in pieces.shares())
     noise = (spread.counts * pieces.noise()).sum(-1)
     signal = (spread.counts * spread.moment(2, spread.lo, spread.hi)).sum()
     return [
-        Fit(math.ldexp(1.0, int(s)), *map(float, each), _decibels(signal, float(n)))
-        for s, n, *each in zip(shifts, noise, *shares, strict=True)
+        Fit(
+            scale=math.ldexp(1.0, int(shift)),
+            overflow=float(beyond[i]),
+            underflow=float(zero[i]),
+            subnormal=float(subnormal[i]),
+            snr_db=_decibels(signal, noise[i]),
+        )
+        for i, shift in enumerate(shifts)
     ]
 
 
-def _decibels(signal: float, noise: float) -> float:
-    return 10 * math.log10(signal / noise) if noise > 0 and signal > 0 else math.inf
+def _decibels(signal: Any, noise: Any) -> float:
+    return float(10 * np.log10(signal / noise)) if noise > 0 and signal > 0 else math.inf
 
 
 class _Pieces:

@@ -124,13 +124,13 @@ def qparams(
     Example:
       >>> import jax.numpy as jnp
       >>> import jax_ranges as jr
-      >>> _, ranges = jr.ranges(jnp.sin)(jnp.linspace(-1.0, 3.0, 99))
-      >>> q = qparams(ranges["sin"], "uint8")
+      >>> _, ranges = jr.ranges(jnp.negative)(jnp.array([-3.0, 1.0]))
+      >>> q = qparams(ranges["neg"], "uint8")
       >>> q.scale, q.zero_point, q.qmin, q.qmax
-      (np.float32(0.0072212765), np.int32(117), 0, 255)
-      >>> qparams(ranges["sin"], "float8_e4m3fn").scale
-      np.float32(0.0022320442)
-      >>> qparams(ranges["sin"], "int8", method="kl")
+      (np.float32(0.015686275), np.int32(64), 0, 255)
+      >>> qparams(ranges["neg"], "float8_e4m3fn").scale
+      np.float32(0.006696429)
+      >>> qparams(ranges["neg"], "int8", method="kl")
       Traceback (most recent call last):
       ...
       ValueError: method 'kl' needs a histogram, and a range has none: take jr.Histogram() at \

@@ -75,23 +75,27 @@ class Bins:
     def magnitudes(self) -> Bins:
         """The histogram of absolute values, from zero on, in bins of about the same width.
 
-        Exact if no values are below zero and the first edge is zero, or if the edges mirror
-        each other; otherwise bins are cut where they overlap.
+        Exact if zero is one of the edges; otherwise bins are cut where they overlap.
         """
-        edges = self._mirrored()
+        zero = round(-self.lo / self.width) if self.width else -1
+        if 0 <= zero <= len(self.counts) and abs(self.edges[zero]) < 1e-6 * self.width:
+            return self._folded(zero)
+        amax = max(self.hi, -self.lo)
+        # Far from zero and narrow, it would take a million bins to get there.
+        count = min(amax / self.width if self.width else 1.0, 4.0 * max(len(self.counts), 512))
+        edges = np.linspace(0.0, amax, max(round(count), 1) + 1)
         counts = np.diff(self.below(edges) - self.below(-edges))
         # What is left where sums of counts cancel is no count.
         return Bins(edges, np.where(counts < 1e-9 * counts.sum(), 0.0, counts))
 
-    def _mirrored(self) -> np.ndarray:
-        own = self.edges[self.edges >= 0]
-        longer = self.hi >= -self.lo
-        if longer and own[0] == 0 and (self.lo == 0 or self.lo in -own):
-            return own
-        amax = max(self.hi, -self.lo)
-        # Far from zero and narrow, it would take a million bins to get there.
-        count = min(amax / self.width if self.width else 1.0, 4.0 * max(len(self.counts), 512))
-        return np.linspace(0.0, amax, max(round(count), 1) + 1)
+    def _folded(self, zero: int) -> Bins:
+        """The side below that edge laid on the one above."""
+        below, above = self.counts[:zero][::-1], self.counts[zero:]
+        longer = self.edges[zero:] if len(above) >= len(below) else -self.edges[: zero + 1][::-1]
+        counts = np.zeros(len(longer) - 1)
+        for side in (below, above):
+            counts[: len(side)] += side
+        return Bins(np.concatenate([[0.0], longer[1:]]), counts)
 
     def with_zero(self) -> Bins:
         """Bins of the same width, down or up to one that has zero in it or at its end.

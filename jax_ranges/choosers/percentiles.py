@@ -5,6 +5,7 @@ Symmetric: of magnitudes, `pytorch_quantization.calib.histogram._compute_amax_pe
 share of values reaches the percentile. (onnxruntime's `PercentileCalibrater` takes the same for
 symmetric ranges.) Otherwise half of what is cut is cut from either end, which is what
 onnxruntime's does (onnxruntime/python/tools/quantization/calibrate.py, `compute_percentile`).
+Where both would leave nothing, as that bin is the first one, it is kept.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ def percentile(bins: Bins, target: Target, /, percentile: float = 99.99) -> Inte
         raise ValueError(f"percentile is in per cent, above 0 and up to 100; got {percentile!r}")
     if target.symmetric:
         magnitudes = bins.magnitudes()
-        return clipped(bins, _edge(magnitudes, percentile / 100))
+        last = max(_reached(magnitudes, percentile / 100), 1)
+        return clipped(bins, float(magnitudes.edges[last]))
     cut = (100 - percentile) / 200
-    lo, hi = _edge(bins, cut), _edge(bins, 1 - cut)
-    return Interval(lo, hi)
+    first = _reached(bins, cut)
+    last = max(_reached(bins, 1 - cut), first + 1)
+    return Interval(float(bins.edges[first]), float(bins.edges[min(last, len(bins.counts))]))
 
 
-def _edge(bins: Bins, share: float) -> float:
-    """The lower edge of the bin in which that share of the values is reached."""
-    reached = np.cumsum(bins.counts / bins.counts.sum())
-    # The sum may end a little below 1; then all are below the last edge.
-    return float(bins.edges[min(np.searchsorted(reached, share), len(bins.counts))])
+def _reached(bins: Bins, share: float) -> int:
+    """The bin in which that share of the values is reached, if only within rounding."""
+    reached = np.cumsum(bins.counts)
+    return int(np.searchsorted(reached, share * (1 - 1e-12) * reached[-1]))
