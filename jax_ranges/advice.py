@@ -7,8 +7,9 @@ whether something overflows, and how many bits the integer part takes.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, overload
 
@@ -18,7 +19,7 @@ from jax_ranges import keys
 from jax_ranges.files.as_json import plain
 from jax_ranges.files.records import Record, records_of
 from jax_ranges.formats import Format, FormatLike, format_of
-from jax_ranges.noise import ExponentCounts, Fit, fits, spread_of
+from jax_ranges.noise import ExponentCounts, Fit, constant_fits, fits, spread_of
 from jax_ranges.ranges import Ranges
 
 DEFAULT_FORMATS = ("float8_e4m3fn", "bfloat16", "int8")
@@ -84,6 +85,11 @@ def _plain(value: Any) -> Any:
     return plain(value)
 
 
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    unscaled = row.pop("unscaled")
+    return row | {f"unscaled_{name}": v for name, v in unscaled.items() if name != "scale"}
+
+
 @dataclass(frozen=True)
 class Advice(Sequence[AdviceRow]):
     """Rows for each site and format, the riskiest first; made by `jr.advise`.
@@ -117,11 +123,7 @@ class Advice(Sequence[AdviceRow]):
 
     def records(self) -> list[dict[str, Any]]:
         """One flat dictionary a row, for tables of all kinds."""
-        rows = (row.to_json() for row in self.rows)
-        return [
-            {**row, **{f"unscaled_{k}": v for k, v in row.pop("unscaled").items() if k != "scale"}}
-            for row in rows
-        ]
+        return [_flat(row.to_json()) for row in self.rows]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for `json.dumps`."""
@@ -309,15 +311,24 @@ def _fit(
         return Fit(1.0, *[None] * 4), Fit(1.0, *[None] * 4)
     if found is None:
         return _by_ends(lo, hi, fmt)
-    spread = spread_of(found, record.site.dtype, lo, hi)
+    fit = _fitting(record, found, lo, hi)
     if fmt.element is not None:
         # Each block has its own scale: as good as the best one for all, or better.
-        best = replace(_best(fits(spread, fmt.element, _shifts(fmt.element, lo, hi))), scale=1.0)
+        best = replace(_best(fit(fmt.element, _shifts(fmt.element, lo, hi))), scale=1.0)
         return best, best
-    (unscaled,) = fits(spread, fmt, np.array([0]))
+    (unscaled,) = fit(fmt, np.array([0]))
     shifts = _shifts(fmt, lo, hi)
-    tried = fits(spread, fmt, shifts)
+    tried = fit(fmt, shifts)
     return _best([unscaled, *tried] if fmt.saturating or shifts[0] <= 0 else tried), unscaled
+
+
+def _fitting(
+    record: Record, found: ExponentCounts, lo: float, hi: float
+) -> Callable[[Format, np.ndarray], list[Fit]]:
+    """How the values fit a format with scales of these powers of two."""
+    if lo == hi and record.min == record.max:
+        return functools.partial(constant_fits, lo)
+    return functools.partial(fits, spread_of(found, record.site.dtype, lo, hi))
 
 
 def _by_ends(lo: float, hi: float, fmt: Format) -> tuple[Fit, Fit]:

@@ -13,7 +13,8 @@ values 1 dB too strong. Then, for a format and a scale:
   subnormals;
 - what is nearer to zero than to the smallest number becomes zero, and is all error;
 - what lies beyond the ends by half a step or more overflows, and as it is clipped the error is
-  its distance from the end;
+  its distance from the end, for min and max, where they are known, theirs at least;
+- of a constant, which min and max tell, all is known exactly;
 - values that have steps of their own (a bfloat16 site) are exact in a format with the same or
   finer steps; in a coarser one, of step d, those of step c < d have (d**2 + 2 c**2) / 12, where
   the second part is that of the ties.
@@ -95,6 +96,8 @@ class Spread:
       top: the exponent of the unit.
       own: the step of the values themselves in each piece.
       power: the density in each piece goes as x**power.
+      ends: of either sign, negative first, the largest magnitude, at which there is a value; 0
+        if it is not known.
     """
 
     lo: np.ndarray
@@ -106,6 +109,7 @@ class Spread:
     top: int
     own: np.ndarray
     power: np.ndarray
+    ends: tuple[float, float]
 
     @property
     def total(self) -> float:
@@ -135,14 +139,26 @@ def spread_of(
     negative = np.repeat([True, False], len(exponents))[kept]
     top = int(exponent.max(initial=-5000)) if kept.any() else 0
     below = np.ldexp(1.0, exponent - top)
-    ends = np.where(negative, _unit(-lo, top), _unit(hi, top))
+    most = np.where(negative, _unit(-lo, top), _unit(hi, top))
+    least = np.where(negative, _unit(-hi, top, 0.0), _unit(lo, top, 0.0))
+    start = np.clip(least, below, 2 * below)
     # An end at the very beginning of a binade still has values there.
-    above = np.clip(ends, below * (1 + 2**-30), 2 * below)
-    own = _own_step(dtype, exponent, top)
+    above = np.clip(most, start * (1 + 2**-30), np.maximum(2 * below, start * (1 + 2**-30)))
     power = np.zeros(len(exponent))
     for side in (negative, ~negative):
-        power[side] = _slopes(below[side], above[side], counts[kept][side])
-    return Spread(below, above, exponent, counts[kept], negative, int(found.zero), top, own, power)
+        power[side] = _slopes(start[side], above[side], counts[kept][side])
+    return Spread(
+        lo=start,
+        hi=above,
+        exponent=exponent,
+        counts=counts[kept],
+        negative=negative,
+        zeros=int(found.zero),
+        top=top,
+        own=_own_step(dtype, exponent, top),
+        power=power,
+        ends=(_unit(-lo, top, 0.0), _unit(hi, top, 0.0)),
+    )
 
 
 STEEPEST = 16.0
@@ -160,8 +176,8 @@ def _slopes(lo: np.ndarray, hi: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return np.clip(slopes, -STEEPEST, STEEPEST)
 
 
-def _unit(end: float, top: int) -> float:
-    return math.ldexp(end, -top) if 0 < end < math.inf else math.inf
+def _unit(end: float, top: int, unknown: float = math.inf) -> float:
+    return math.ldexp(end, -top) if 0 < end < math.inf else unknown
 
 
 def _own_step(dtype: np.dtype, exponent: np.ndarray, top: int) -> np.ndarray:
@@ -172,6 +188,27 @@ def _own_step(dtype: np.dtype, exponent: np.ndarray, top: int) -> np.ndarray:
     return np.ldexp(1.0, np.maximum(exponent, int(info.minexp)) - int(info.nmant) - top)
 
 
+def constant_fits(value: float, fmt: Format, shifts: np.ndarray) -> list[Fit]:
+    """The same for values that all are this one."""
+    scale = np.ldexp(1.0, np.asarray(shifts, np.int64))
+    scaled = value / scale
+    rounded = fmt.round(scaled)
+    beyond = (scaled < fmt.least) | (scaled > fmt.largest)
+    zero = (rounded == 0) & (scaled != 0)
+    small = ~zero & (scaled != 0) & (np.abs(scaled) < fmt.smallest_normal)
+    error = (scaled - rounded) / np.where(scaled == 0, 1.0, scaled)
+    return [
+        Fit(
+            scale=float(scale[i]),
+            overflow=float(beyond[i]),
+            underflow=float(zero[i]),
+            subnormal=float(small[i]),
+            snr_db=_decibels(1.0, error[i] ** 2),
+        )
+        for i in range(len(scale))
+    ]
+
+
 def fits(spread: Spread, fmt: Format, shifts: np.ndarray) -> list[Fit]:
     """For scales 2**shift, each of `shifts`: integers, the first axis of all below."""
     shift = np.asarray(shifts, np.int64)[:, None]
@@ -179,6 +216,8 @@ def fits(spread: Spread, fmt: Format, shifts: np.ndarray) -> list[Fit]:
     total = max(spread.total, 1.0)
     beyond, zero, subnormal = ((spread.counts * part).sum(-1) / total for part in pieces.shares())
     noise = (spread.counts * pieces.noise()).sum(-1)
+    clipped = (spread.counts * pieces.clipped()).sum(-1)
+    noise += np.maximum(clipped, _at_the_ends(spread, fmt, shift[:, 0]))
     signal = (spread.counts * spread.moment(2, spread.lo, spread.hi)).sum()
     return [
         Fit(
@@ -190,6 +229,23 @@ def fits(spread: Spread, fmt: Format, shifts: np.ndarray) -> list[Fit]:
         )
         for i, shift in enumerate(shifts)
     ]
+
+
+def _at_the_ends(spread: Spread, fmt: Format, shift: np.ndarray) -> np.ndarray:
+    """The squares of what is clipped of the farthest values, the only ones known exactly."""
+    limits = (float(max(-fmt.least, 0)), float(fmt.largest))
+    beyond = [
+        np.maximum(end - np.ldexp(limit, shift - spread.top), 0.0)
+        for end, limit in zip(spread.ends, limits, strict=True)
+    ]
+    # Up to half a step it is rounding, which is counted as such.
+    half = np.ldexp(_last_step(fmt), shift - spread.top) / 2
+    return sum((np.where(part > half, part, 0.0) ** 2 for part in beyond), np.zeros(len(shift)))
+
+
+def _last_step(fmt: Format) -> float:
+    """Between the two largest numbers."""
+    return fmt.step if fmt.uniform else math.ldexp(1.0, fmt.max_exponent - fmt.mantissa_bits)
 
 
 def _decibels(signal: Any, noise: Any) -> float:
@@ -207,7 +263,7 @@ class _Pieces:
         ends = np.where(spread.negative, max(-fmt.least, 0.0), float(fmt.largest))
         self._end = np.ldexp(ends, unit)
         self._step = self._steps(fmt, shift)
-        self._last = self._end + self._last_step(fmt, unit) / 2
+        self._last = self._end + np.ldexp(_last_step(fmt), unit) / 2
         self._exact = self._step <= spread.own
 
     def _steps(self, fmt: Format, shift: np.ndarray) -> np.ndarray:
@@ -217,11 +273,6 @@ class _Pieces:
             return np.broadcast_to(self._smallest, (len(shift), len(self._spread.lo)))
         exponent = np.maximum(self._spread.exponent, fmt.min_exponent + shift)
         return np.ldexp(1.0, exponent - fmt.mantissa_bits - top)
-
-    def _last_step(self, fmt: Format, unit: np.ndarray) -> np.ndarray:
-        if fmt.uniform:
-            return np.ldexp(fmt.step, unit)
-        return np.ldexp(1.0, fmt.max_exponent - fmt.mantissa_bits + unit)
 
     def _cut(self, lo: Any, hi: Any) -> tuple[np.ndarray, np.ndarray]:
         """The ends of what of each piece lies between two ends; equal where nothing does."""
@@ -245,11 +296,14 @@ class _Pieces:
         return [beyond, zero, np.maximum(small - zero, 0.0)]
 
     def noise(self) -> np.ndarray:
-        """The mean square of the error in each piece."""
+        """The mean square of the error in each piece, but for what is clipped."""
         beyond, zero, _ = self.shares()
-        moment, end, own = self._spread.moment, self._end, self._spread.own
-        _, first, second = (moment(k, *self._beyond()) for k in range(3))
-        clipped = np.maximum(second - 2 * end * first + end**2 * beyond, 0.0)
-        lost = moment(2, *self._to_zero())
+        own = self._spread.own
+        lost = self._spread.moment(2, *self._to_zero())
         rounded = np.where(self._exact, 0.0, (self._step**2 + 2 * own**2) / 12)
-        return clipped + lost + np.maximum(1 - beyond - zero, 0.0) * rounded
+        return lost + np.maximum(1 - beyond - zero, 0.0) * rounded
+
+    def clipped(self) -> np.ndarray:
+        """The mean square of the error of what is clipped in each piece."""
+        one, first, second = (self._spread.moment(k, *self._beyond()) for k in range(3))
+        return np.maximum(second - 2 * self._end * first + self._end**2 * one, 0.0)

@@ -129,7 +129,7 @@ def qparams(
       >>> q.scale, q.zero_point, q.qmin, q.qmax
       (np.float32(0.015686275), np.int32(64), 0, 255)
       >>> qparams(ranges["neg"], "float8_e4m3fn").scale
-      np.float32(0.006696429)
+      np.float32(0.0066964286)
       >>> qparams(ranges["neg"], "int8", method="kl")
       Traceback (most recent call last):
       ...

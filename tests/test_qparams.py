@@ -341,6 +341,21 @@ def test_they_are_pytrees_and_traced():
     np.testing.assert_allclose(y, expected.round(np.sin(x)), atol=1e-6)
 
 
+@pytest.mark.parametrize("name", [*INTS, *FLOAT8, "q3.4", "mxfp4"])
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("power_of_two", [False, True])
+def test_traced_scales_are_those_of_the_host(name, symmetric, power_of_two):
+    def f(found):
+        return qparams(found, name, symmetric, power_of_two=power_of_two)
+
+    for lo, hi in [(-1.5, 3), (0, 0), (2, 7), (-9, -1e-3), (-MOST, MOST), (0, 1e-45)]:
+        found = of_range(lo, hi)
+        a, b = f(found), jax.jit(f)(jax.tree.map(jnp.asarray, found))
+        np.testing.assert_allclose(b.scale, a.scale, rtol=1e-6)
+        if hi - lo > 1e-30:
+            assert b.zero_point == a.zero_point
+
+
 def test_traced_and_not_observed_is_nan():
     def f(x, ran):
         _, ranges = jr.ranges(lambda x: jax.lax.cond(ran, jnp.sin, lambda x: x, x))(x)

@@ -19,7 +19,7 @@ Style = Callable[[AdviceRow], str]
 def advice_table(advice: Advice, limit: int | None = None) -> Grid:
     """A rich renderable of all rows, or of the first `limit` of them.
 
-    Shares without a scale stand before those with the best one; what is not safe is yellow.
+    "raw" is without a scale, the columns after the scale are with it; what is not safe is yellow.
     """
     rows = advice.rows
     shown = rows if limit is None or len(rows) <= limit else rows[:limit]
@@ -39,7 +39,7 @@ def advice_summary(advice: Advice, limit: int = 20) -> str:
 
 
 def _layouts(rows: Sequence[AdviceRow]) -> list[tuple[Column, ...]]:
-    """From wide to narrow: subnormals and notes go first, then what happens without a scale."""
+    """From wide to narrow: subnormals go first, then notes, then what happens without a scale."""
 
     def some(title: str, text: Callable[[AdviceRow], str], style: Style = _plain) -> Column:
         cells = [text(row) for row in rows]
@@ -47,9 +47,9 @@ def _layouts(rows: Sequence[AdviceRow]) -> list[tuple[Column, ...]]:
 
     fmt = _left("format", [row.format for row in rows], ["cyan"] * len(rows))
     bits = some("int bits", lambda row: _count(row.integer_bits))
-    over = some("overflow", lambda row: share_text(row.unscaled.overflow, row), _overflow)
-    under = some("underflow", lambda row: share_text(row.unscaled.underflow), _underflow)
-    snr = some("dB", lambda row: decibels_text(row.unscaled.snr_db))
+    over = some("raw overflow", lambda row: share_text(row.unscaled.overflow, row), _overflow)
+    under = some("raw underflow", lambda row: share_text(row.unscaled.underflow), _underflow)
+    snr = some("raw dB", lambda row: decibels_text(row.unscaled.snr_db))
     scale = some("scale", lambda row: power_text(row))
     over_scaled = some("overflow", lambda row: share_text(row.overflow))
     under_scaled = some("underflow", lambda row: share_text(row.underflow))
@@ -62,7 +62,7 @@ def _layouts(rows: Sequence[AdviceRow]) -> list[tuple[Column, ...]]:
     unscaled = (fmt, bits, over, under, snr)
     return [
         (_names(rows, 32), *unscaled, *scaled, subnormal, snr_scaled, smallest, note),
-        (_names(rows, 24), *unscaled, *scaled, subnormal, snr_scaled, smallest),
+        (_names(rows, 24), *unscaled, *scaled, snr_scaled, smallest, note),
         (_names(rows, 24), *unscaled, *scaled, snr_scaled, smallest),
         (_names(rows, 16), fmt, bits, over, scale, under_scaled, snr_scaled, smallest),
         (_names(rows, 16), fmt, over, scale, snr_scaled, smallest),
@@ -142,7 +142,8 @@ def _safety(row: AdviceRow) -> str:
 def _caption(advice: Advice) -> Cell:
     sites = {row.site for row in advice.rows}
     runs = [(f"{texts.sites_text(len(sites))}, the riskiest first", "bold")]
-    for name in advice.formats:
+    known = any(row.safe is not None for row in advice.rows)
+    for name in advice.formats if known else ():
         safe = sum(row.safe is True for row in advice.rows if row.format == name)
         runs.append((f" · {name} is safe at {safe:,}", "green" if safe == len(sites) else ""))
     if any("Exponents" in row.note for row in advice.rows):
