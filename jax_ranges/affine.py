@@ -55,10 +55,12 @@ def affine(
 ) -> tuple[Any, Any]:
     """The scale and the zero point for values from lo to hi; arrays elementwise."""
     lo, hi = xp.minimum(lo, 0.0), xp.maximum(hi, 0.0)
+    if target.format.kind in ("fixed", "block"):  # which carry their scale
+        return xp.ones_like(lo), xp.zeros_like(lo, int)
     if not target.format.uniform:
-        scale = xp.maximum(-lo, hi) / target.qmax
+        scale = xp.maximum(-lo, hi) / min(target.qmax, float(jnp.finfo(lo.dtype).max))
         scale = xp.where(scale > 0, scale, 1.0) * 2.0**margin
-        return (_power_of_two(scale, xp) if power_of_two else scale), xp.zeros(lo.shape, int)
+        return (_power_of_two(scale, xp) if power_of_two else scale), xp.zeros_like(lo, int)
     middle = _middle(target, lo, xp)
     step = _symmetric_scale if target.symmetric else _scale
     scale = step(target, lo, hi, middle, xp)

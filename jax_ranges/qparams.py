@@ -113,7 +113,8 @@ def qparams(
 
     Raises:
       NotObservedError: nothing (or only NaN) was seen. While tracing (jit, vmap), where nothing
-        can be raised, the scale is NaN then.
+        can be raised, the scale is NaN then. (There all is computed in the range's dtype, and
+        the zero point may be another by one.)
       ValueError, TypeError: there is no such format, method or option, the method needs a
         histogram, or is not defined for the format.
 
@@ -179,8 +180,6 @@ def _checked(method: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _result(target: Target, scale: Any, zero_point: Any, dtype: np.dtype, xp: Any) -> QParams:
-    if target.format.kind in ("fixed", "block"):
-        scale, zero_point = xp.where(xp.isnan(scale), scale, 1.0), xp.zeros_like(zero_point)
     scale = stored(xp.asarray(scale), dtype, xp)
     zero_point = xp.asarray(zero_point).astype(np.int32)
     if xp is np:  # scalars, as ranges have them
