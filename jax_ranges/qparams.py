@@ -119,8 +119,8 @@ def qparams(
         histogram, or is not defined for the format.
 
     Warns:
-      NonFiniteRangeWarning: the range has an infinity, in place of which the largest finite
-        number is taken (a histogram counts only what is finite), or a NaN was seen.
+      NonFiniteRangeWarning: NaN or infinities were seen. For an infinite end of a range the
+        largest finite number is taken; a histogram's bins have only what is finite.
 
     Example:
       >>> import jax.numpy as jnp
@@ -262,12 +262,24 @@ def _of_histogram(
     edges = np.broadcast_to(edges, (*lead, edges.shape[-1]))
     total = counts.sum(-1)
     _require_seen(total > 0, np.zeros(lead, bool))
+    _say_what_was_left_out(source)
     ends = np.empty((*lead, 2))
     with np.errstate(over="ignore", invalid="ignore"):
         for at in np.ndindex(lead):
             ends[at] = CHOOSERS[method](Bins.of(edges[at], counts[at]), target, **options)
         lo, hi = ends[..., 0], ends[..., 1]
         return _result(target, *affine(target, lo, hi, **how), np.dtype(np.float32), np)
+
+
+def _say_what_was_left_out(source: HistogramLike) -> None:
+    """`jr.Histogram` counts what is in no bin, too; other histograms need not."""
+    left_out = {
+        what: int(np.sum(getattr(source, name, 0)))
+        for name, what in (("nan", "NaN"), ("pos_inf", "inf"), ("neg_inf", "-inf"))
+    }
+    seen = [f"{count:,} {what}" for what, count in left_out.items() if count]
+    if seen:
+        _warn(f"the histogram leaves out {', '.join(seen)}; the scale is that of the other values")
 
 
 def _check_shapes(edges: np.ndarray, counts: np.ndarray) -> None:

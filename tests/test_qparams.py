@@ -206,6 +206,22 @@ def test_infinities_and_nan_say_so():
     assert q.scale == np.float32(2 / 255)
 
 
+@dataclass(frozen=True)
+class Counted(Histogram):
+    """With what is in no bin, as `jr.Histogram` has it."""
+
+    pos_inf: int = 0
+    neg_inf: int = 0
+    nan: int = 0
+
+
+def test_histograms_say_what_they_leave_out():
+    h = histogram(normal())
+    with pytest.warns(NonFiniteRangeWarning, match="the histogram leaves out 3 NaN, 1,000 -inf; t"):
+        q = qparams(Counted(h.edges, h.counts, neg_inf=1000, nan=3), "int8", method="kl")
+    assert q == qparams(Counted(h.edges, h.counts), "int8", method="kl")
+
+
 @pytest.mark.parametrize("name", ["int8", "float8_e4m3fn", "q3.4", "mxfp4"])
 def test_nothing_seen_is_an_error_and_no_scale(name):
     with pytest.raises(NotObservedError, match="nothing was observed, so there is no range to"):
