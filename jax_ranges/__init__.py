@@ -3,12 +3,15 @@
 out, ranges = jr.ranges(f)(*args)
 """
 
+from jax_ranges.advice import Advice, AdviceRow, advise
 from jax_ranges.diff import Diff, diff
 from jax_ranges.files import load
+from jax_ranges.formats import Format, format_of
 from jax_ranges.moving import MovingAverage
 from jax_ranges.net import Net
 from jax_ranges.plan import Plan
 from jax_ranges.processes import merge_processes
+from jax_ranges.qparams import NonFiniteRangeWarning, NotObservedError, QParams, qparams
 from jax_ranges.range import Range
 from jax_ranges.ranges import Ranges, UnknownSiteError
 from jax_ranges.report.console import report
@@ -24,25 +27,34 @@ from jax_ranges.transform import plan, ranges
 
 __all__ = [
     "AbsMax",
+    "Advice",
+    "AdviceRow",
     "Diff",
     "Exponents",
+    "Format",
     "Health",
     "Histogram",
     "MinMax",
     "Moments",
     "MovingAverage",
     "Net",
+    "NonFiniteRangeWarning",
+    "NotObservedError",
     "PerChannel",
     "Plan",
+    "QParams",
     "Range",
     "Ranges",
     "Site",
     "Statistic",
     "UnknownSiteError",
+    "advise",
     "diff",
+    "format_of",
     "load",
     "merge_processes",
     "plan",
+    "qparams",
     "ranges",
     "report",
 ]

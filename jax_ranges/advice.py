@@ -21,6 +21,7 @@ from jax_ranges.files.records import Record, records_of
 from jax_ranges.formats import Format, FormatLike, format_of
 from jax_ranges.noise import ExponentCounts, Fit, constant_fits, fits, spread_of
 from jax_ranges.ranges import Ranges
+from jax_ranges.statistics.exponents import Exponents
 
 DEFAULT_FORMATS = ("float8_e4m3fn", "bfloat16", "int8")
 
@@ -199,8 +200,8 @@ def _targets(formats: Sequence[FormatLike]) -> list[Format]:
 def _exponents(ranges: Ranges, name: str) -> ExponentCounts | None:
     """What `jr.Exponents()` counted at a site; None if it was not taken."""
     for stat in ranges.stats:
-        if type(stat).__name__ == "Exponents":
-            return ranges.of(name, stat)  # type: ignore[attr-defined]
+        if isinstance(stat, Exponents):
+            return ranges.of(name, stat)
     return None
 
 

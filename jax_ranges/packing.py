@@ -70,7 +70,7 @@ def group_of(
     shape: tuple[int, ...],
     lead: tuple[int, ...] = (),
 ) -> Group:
-    """The group of a statistic (by its index) at sites of such values, stacked over loops `lead`."""
+    """The group of a statistic (by its index) at sites of such values, in stacked loops `lead`."""
     if type(stats[stat]).identity_for is Statistic.identity_for:
         shape = ()  # it does not depend on it
     return _group_of(stats, stat, dtype, shape, lead)
