@@ -58,6 +58,14 @@ class ExponentCounts:
         finite = self.negative.sum(-1) + self.positive.sum(-1)
         return finite + self.zero + self.pos_inf + self.neg_inf + self.nan
 
+    def __repr__(self) -> str:
+        of_all = (self.negative + self.positive).reshape(-1, len(self.exponents)).sum(0)
+        seen = self.exponents[of_all > 0]
+        span = f"2**{seen[0]} to 2**{seen[-1]}" if seen.size else "none"
+        others = {k: getattr(self, k) for k in ("zero", "pos_inf", "neg_inf", "nan")}
+        counts = ", ".join(f"{k}={np.sum(v)}" for k, v in others.items())
+        return f"ExponentCounts({of_all.sum()} values, {span}, {counts})"
+
 
 @dataclass(frozen=True)
 class Exponents(Pooled):

@@ -61,6 +61,12 @@ class HistogramCounts:
         """How many values there were."""
         return self.counts.sum(-1) + self.pos_inf + self.neg_inf + self.nan
 
+    def __repr__(self) -> str:
+        others = {k: getattr(self, k) for k in ("pos_inf", "neg_inf", "nan")}
+        counts = ", ".join(f"{k}={np.sum(v)}" for k, v in others.items())
+        bins = f"{self.counts.shape[-1]} bins from {self.edges.min():g} to {self.edges.max():g}"
+        return f"HistogramCounts({self.counts.sum()} values in {bins}, {counts})"
+
 
 @dataclass(frozen=True)
 class Histogram(Pooled):
