@@ -224,7 +224,7 @@ class Ranges(Mapping[str, Range]):
     def merge(self, other: Ranges) -> Ranges:
         """What was seen in either, by site name; sites that are in one only are kept.
 
-        Associative, commutative and idempotent. The ranges of programs that differ are merged
+        Associative and commutative; of ranges also idempotent. Programs that differ are merged
         site by site; ValueError if a site is stacked over a loop in one of them only.
         """
         if not isinstance(other, Ranges):
