@@ -1,4 +1,9 @@
-"""`Net`: a function wrapped so that its ranges accumulate, call after call, until somebody asks."""
+"""`Net`: a function wrapped so that its ranges accumulate, call after call, until somebody asks.
+
+For those who come from Caffe2: of OutputMinMaxNetObserver, `get_info`, `dump_and_reset`, `stop` and
+`tm` are here under their names, `drop` is `close`; of OutputMinMaxObserver, which observed one
+operator, `net[name]` has `get_info` and `stop`, and `drop` is `stop` without `resume`.
+"""
 
 from __future__ import annotations
 
