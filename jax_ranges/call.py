@@ -25,7 +25,7 @@ class Call:
       names: for each of them `input/<path>`.
       dynamic: for each leaf of `(args, kwargs)` whether it is one of those.
       donated: which of them the function donates (their indices).
-      options: the compiler options with which it is jitted, if asked for (`outermost`).
+      options: the compiler options with which it is to be jitted.
       returned: puts the function's output together, and writes what the function wrote.
     """
 
@@ -47,54 +47,79 @@ class Call:
         so compiler options that `fun` brings belong to that.
         """
         fun, args = unbound(fun, args)
-        flat, treedef = jax.tree_util.tree_flatten_with_path((args, kwargs))
         info = compat.jit_arguments(fun)
         fun, options = compat.without_compiler_options(fun)
-        is_static = _belongs_to(info.static, args)
-        # A jitted function traces Python's integers and booleans too.
-        scalars = (float, complex) if info.jitted is None else (bool, int, float, complex)
-        dynamic = [
-            not is_static(path) and _is_array(leaf, path, scalars, abstract) for path, leaf in flat
-        ]
-        given = [pair for pair, d in zip(flat, dynamic, strict=True) if d]
-        parameters = _parameters(fun, len(args))
-        leaves = [leaf for _, leaf in given]
-        is_donated = _belongs_to(info.donated, args)
-        shared = shared_variables((args, kwargs))
-        returned = []
+        given = _Given.of(info, args, kwargs, abstract)
+        returned: list[Any] = []
 
-        def flat_fun(*traced: Any) -> list[Any]:
-            fill = iter(traced)
-            filled = [next(fill) if d else x for (_, x), d in zip(flat, dynamic, strict=True)]
-            args, kwargs = jax.tree.unflatten(treedef, filled)
-            for path, first in shared:
-                _write((args, kwargs), path, _at((args, kwargs), first))
-            before = dict(jax.tree_util.tree_flatten_with_path((args, kwargs))[0])
-            out = fun(*args, **kwargs)
-            _refuse_unfinished(fun, [out])
-            outs, out_tree = jax.tree.flatten(out)
-            _refuse_unfinished(fun, outs)
-            changes = _changes(fun, treedef, before, (args, kwargs))
-            values = [*outs, *changes.values()]
-            # Whatever is not an array (a flag, a function in a module) is returned as it is.
-            others = [None if isinstance(x, jax.Array) else (x,) for x in values]
-            returned[:] = [out_tree, others, tuple(changes)]
-            return [x for x in values if isinstance(x, jax.Array)]
+        def program(*traced: Any) -> list[Any]:
+            values, returned[:] = given.run(fun, traced)
+            return values
 
-        jaxpr = jax.make_jaxpr(flat_fun)(*leaves)
+        paths, leaves = zip(*given.arrays, strict=True) if given.arrays else ((), ())
+        jaxpr = jax.make_jaxpr(program)(*leaves)
         if options and not outermost:
-            jaxpr = compat.with_compiler_options(jaxpr, options)
+            jaxpr, options = compat.with_compiler_options(jaxpr, options), {}
+        parameters, is_donated = _parameters(fun, len(args)), _belongs_to(info.donated, args)
         out_tree, others, written = returned
         avals = [atom.aval for atom in compat.opened(jaxpr)[0].outvars]
         return cls(
-            jaxpr,
-            leaves,
-            [_input_name(path, parameters) for path, _ in given],
-            dynamic,
-            tuple(i for i, (path, _) in enumerate(given) if is_donated(path)),
-            options if outermost else {},
-            Returned(out_tree, others, written, avals),
+            jaxpr=jaxpr,
+            leaves=list(leaves),
+            names=[_input_name(path, parameters) for path in paths],
+            dynamic=given.dynamic,
+            donated=tuple(i for i, path in enumerate(paths) if is_donated(path)),
+            options=options,
+            returned=Returned(out_tree, others, written, avals),
         )
+
+
+@dataclass(frozen=True)
+class _Given:
+    """The arguments of a call.
+
+    Attributes:
+      flat: the leaves of `(args, kwargs)` with their paths; `tree`: their structure.
+      dynamic: which of them are arrays, to be traced.
+      shared: where variables are that are elsewhere too; see `shared_variables`.
+    """
+
+    flat: list[tuple[Any, Any]]
+    tree: Any
+    dynamic: list[bool]
+    shared: list[tuple[Any, Any]]
+
+    @classmethod
+    def of(cls, info: compat.JitArguments, args: Any, kwargs: Any, abstract: bool) -> _Given:
+        flat, tree = jax.tree_util.tree_flatten_with_path((args, kwargs))
+        is_static = _belongs_to(info.static, args)
+        # A jitted function traces Python's integers and booleans too.
+        scalars = (float, complex) if info.jitted is None else (bool, int, float, complex)
+        dynamic = [not is_static(p) and _is_array(leaf, p, scalars, abstract) for p, leaf in flat]
+        return cls(flat, tree, dynamic, shared_variables((args, kwargs)))
+
+    @property
+    def arrays(self) -> list[tuple[Any, Any]]:
+        return [pair for pair, d in zip(self.flat, self.dynamic, strict=True) if d]
+
+    def run(self, fun: Any, traced: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        """The arrays that `fun` returns or writes, and the first three fields of `Returned`."""
+        fill = iter(traced)
+        filled = [next(fill) if d else x for (_, x), d in zip(self.flat, self.dynamic, strict=True)]
+        args, kwargs = jax.tree.unflatten(self.tree, filled)
+        for path, first in self.shared:
+            _write((args, kwargs), path, _at((args, kwargs), first))
+        before = dict(jax.tree_util.tree_flatten_with_path((args, kwargs))[0])
+        out = fun(*args, **kwargs)
+        _refuse_unfinished(fun, [out])
+        outs, out_tree = jax.tree.flatten(out)
+        _refuse_unfinished(fun, outs)
+        changes = _changes(fun, self.tree, before, (args, kwargs))
+        values = [*outs, *changes.values()]
+        # Whatever is not an array (a flag, a function in a module) is returned as it is.
+        others = [None if isinstance(x, jax.Array) else (x,) for x in values]
+        arrays = [x for x in values if isinstance(x, jax.Array)]
+        return arrays, [out_tree, others, tuple(changes)]
 
 
 @dataclass(frozen=True)
@@ -141,13 +166,14 @@ def _refuse_unfinished(fun: Any, outs: Sequence[Any]) -> None:
         waits = inspect.isgenerator(out) or inspect.isawaitable(out) or inspect.isasyncgen(out)
         if waits or any(map(compat.is_traced, held)):
             raise TypeError(
-                f"{_name(fun)} returned {type(out).__name__}, which is no pytree of arrays: "
+                f"{name_of(fun)} returned {type(out).__name__}, which is no pytree of arrays: "
                 f"what is in it was traced, and is over when it returns. Return arrays, or "
                 f"register the class as a pytree (jax.tree_util.register_dataclass)"
             )
 
 
-def _name(fun: Any) -> str:
+def name_of(fun: Any) -> str:
+    """What a function, or a callable object, is called."""
     return str(getattr(fun, "__name__", type(fun).__name__))
 
 
@@ -252,7 +278,7 @@ def _changes(fun: Any, treedef: Any, before: dict[Any, Any], after: Any) -> dict
     if lost or structure != treedef:
         where = ", ".join(map(jax.tree_util.keystr, lost[:5])) or "an attribute that is no array"
         warnings.warn(
-            f"{_name(fun)} is traced with copies of its arguments, and what it did to them at "
+            f"{name_of(fun)} is traced with copies of its arguments, and what it did to them at "
             f"{where} cannot be carried over to the originals: return the new value instead",
             stacklevel=2,
         )

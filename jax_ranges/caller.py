@@ -14,7 +14,7 @@ from jax_ranges import compat
 from jax_ranges.call import Call, is_variable, shared_variables, unbound
 from jax_ranges.compiled import Program, compiled, kind_of_call
 from jax_ranges.recorder import Recorder
-from jax_ranges.site import selector
+from jax_ranges.site import NothingSelectedError, selector
 from jax_ranges.transform import Options
 
 MANY_PROGRAMS = 50
@@ -83,8 +83,7 @@ class Caller:
         call = Call.trace(self._fun, args, kwargs, outermost=True)
         try:
             plan = self._options.plan(call)
-        except ValueError:
-            # Nothing is selected. A mistake, unless calls of another kind have what is.
+        except NothingSelectedError:  # a mistake, unless calls of another kind have what is
             if any(self._programs.values()):
                 return None
             raise

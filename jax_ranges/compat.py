@@ -130,15 +130,19 @@ def without_compiler_options(fun: Any) -> tuple[Any, dict[str, Any]]:
     options = dict(getattr(info, "compiler_options_kvs", None) or ())
     if not options:
         return fun, {}
-    given: dict[str, Any] = {}
+    given: dict[str, Any] = {name: getattr(info, name) for name in _KEPT_BY_JIT}
     for side in ("in", "out"):
         leaves = getattr(info, f"{side}_shardings_leaves")
         if any(isinstance(leaf, jax.sharding.Sharding) for leaf in leaves):
             tree = getattr(info, f"{side}_shardings_treedef")
             given[f"{side}_shardings"] = tree.unflatten(_placements(leaves, [None] * len(leaves)))
-    same = {k: getattr(info, k) for k in ("static_argnums", "static_argnames", "donate_argnums")}
-    same |= {k: getattr(info, k) for k in ("donate_argnames", "keep_unused", "inline")}
-    return jax.jit(fun.__wrapped__, **same, **given), options
+    return jax.jit(fun.__wrapped__, **given), options
+
+
+_KEPT_BY_JIT = (
+    *("static_argnums", "static_argnames", "donate_argnums", "donate_argnames"),
+    *("keep_unused", "inline"),
+)
 
 
 def with_compiler_options(jaxpr: Any, options: dict[str, Any]) -> Any:

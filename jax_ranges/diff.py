@@ -21,14 +21,13 @@ For given old ranges the score is monotone: a range that holds another one score
 from __future__ import annotations
 
 import math
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from jax_ranges.files import load
+from jax_ranges.files import File, load
 from jax_ranges.files.as_json import plain
 from jax_ranges.files.records import Record, records_of
 from jax_ranges.ranges import Ranges
@@ -124,8 +123,8 @@ class Diff:
 
 
 def diff(
-    a: Ranges | str | os.PathLike[str],
-    b: Ranges | str | os.PathLike[str],
+    a: Ranges | File,
+    b: Ranges | File,
     threshold: float = 0.0,
 ) -> Diff:
     """What moved from the ranges `a` to the ranges `b`, site by site, matched by name.
@@ -158,7 +157,7 @@ def diff(
     return Diff(tuple(sorted(rows, key=_rank)), threshold)
 
 
-def _by_name(ranges: Ranges | str | os.PathLike[str]) -> dict[str, Record]:
+def _by_name(ranges: Ranges | File) -> dict[str, Record]:
     given = ranges if isinstance(ranges, Ranges) else load(ranges)
     return {record.site.name: record for record in records_of(given)}
 

@@ -12,14 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from jax_ranges.files import format_of, save
+from jax_ranges.files import File, format_of, save
 from jax_ranges.files.as_text import check_delimiter
 from jax_ranges.files.states import is_built_in
 from jax_ranges.ranges import Ranges, from_states, states_of
 from jax_ranges.recorder import Recorder, Window
 from jax_ranges.stats import MinMax, Statistic
-
-File = str | os.PathLike[str]
 
 
 def time_stamp() -> str:
@@ -56,7 +54,7 @@ class Dumps:
         self._file = None if file is None else Path(file).absolute()
         self._thread: ThreadPoolExecutor | None = None
         self._last: Future[None] | None = None
-        self._failed = False
+        self._failed = self._closed = False
         self._lock = threading.RLock()  # reentrant: a signal handler may close
         if self._file is not None:
             if self._file.is_dir() or not self._file.name:
@@ -69,6 +67,8 @@ class Dumps:
         assert self._file is not None
         file = self._file.with_name(f"{self._file.stem}_{number}{self._file.suffix}")
         with self._lock:  # numbers are written in their order
+            if self._closed:  # by another thread, while this one's call ran
+                return
             window = self._recorder.take()
             if self._thread is None:
                 self._thread = ThreadPoolExecutor(1, thread_name_prefix="jax_ranges")
@@ -86,6 +86,8 @@ class Dumps:
 
     def close(self) -> None:
         """Write the total, unless nothing was observed: an older file is worth more than that."""
+        with self._lock:
+            self._closed = True
         try:
             self._flush()
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -91,11 +92,9 @@ class Interpreter:
                 blocks.append(block)
             else:
                 results = compat.bind(eqn, values)
-        if all(groups.only_keeps(source) for _, source in equation.outputs):
+        keeps = all(groups.only_keeps(source) for _, source in equation.outputs)
+        with contextlib.nullcontext() if keeps else compat.in_equation(eqn, SCOPE):
             blocks += groups.measured([(results[i], s) for i, s in equation.outputs])
-        else:
-            with compat.in_equation(eqn, SCOPE):
-                blocks += groups.measured([(results[i], s) for i, s in equation.outputs])
         return results, blocks
 
     def finish(self, group: Sequence[Source], begun: Sequence[dict[int, Any]]) -> Block:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from jax_ranges.files import load
+from jax_ranges.files import File, load
 from jax_ranges.range import Range
 from jax_ranges.ranges import Ranges
 
@@ -24,9 +23,10 @@ class MovingAverage:
 
     - `of` is PyTorch's `MovingAverageMinMaxObserver` (torch/ao/quantization/observer.py): the
       first call sets min and max; later ones move them, `min += constant * (new - min)`.
-    - `bounds` is AQT's `Stats.max_dev` (google-research/aqt, aqt_tensor.py): an average of the
-      largest magnitude that starts at a prior, `bound = (1 - rate) * bound + rate * amax`,
-      with rate = 1 / ema_update_count, which is `constant` here.
+    - `bounds` is AQT's `max_dev` (github.com/google/aqt, `WeightedStatsCalibration` of
+      aqt/jax/v2/flax/aqt_flax_calibration.py): an average of the largest magnitude that starts
+      at a prior, `bound = (1 - rate) * bound + rate * amax`, with rate = 1 / ema_update_count,
+      which is `constant` here.
 
     Averages are float64, whereas these tools compute in float32. A call in which a site was not
     observed leaves its average as it is. NaN was left out of the extrema (the tools' own averages
@@ -56,7 +56,7 @@ class MovingAverage:
         if not 0 < self.constant <= 1:
             raise ValueError(f"the share of a new call is above 0 and up to 1, not {self.constant}")
 
-    def of(self, calls: Iterable[Ranges | str | os.PathLike[str]]) -> dict[str, Range]:
+    def of(self, calls: Iterable[Ranges | File]) -> dict[str, Range]:
         """The averages as PyTorch takes them, of every site that was observed, in program order."""
         ends: dict[str, tuple[Any, Any, Any]] = {}
         for ranges in map(_ranges, calls):
@@ -71,9 +71,7 @@ class MovingAverage:
             lo, hi = (a + self.constant * (b - a) for a, b in zip(old[:2], new[:2], strict=True))
         return lo, hi, old[2] | new[2]
 
-    def bounds(
-        self, calls: Iterable[Ranges | str | os.PathLike[str]], prior: float = 0.0
-    ) -> dict[str, float]:
+    def bounds(self, calls: Iterable[Ranges | File], prior: float = 0.0) -> dict[str, float]:
         """The averages of the largest magnitude as AQT takes them; `prior`: its `max_dev_prior`."""
         bounds: dict[str, float] = {}
         for ranges in map(_ranges, calls):
@@ -85,7 +83,7 @@ class MovingAverage:
         return bounds
 
 
-def _ranges(call: Ranges | str | os.PathLike[str]) -> Ranges:
+def _ranges(call: Ranges | File) -> Ranges:
     return call if isinstance(call, Ranges) else load(call)
 
 

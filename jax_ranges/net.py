@@ -11,7 +11,6 @@ import atexit
 import contextlib
 import functools
 import itertools
-import os
 import types
 import weakref
 from collections.abc import Callable, Iterable
@@ -21,13 +20,12 @@ import jax
 
 from jax_ranges.caller import Caller
 from jax_ranges.dumps import Dumps, time_stamp
+from jax_ranges.files import File
 from jax_ranges.ranges import Range, Ranges
 from jax_ranges.recorder import Recorder
 from jax_ranges.site import Select
 from jax_ranges.taken import RANGES_ONLY, Stats
 from jax_ranges.transform import Options
-
-File = str | os.PathLike[str]
 
 
 class Net:

@@ -91,7 +91,7 @@ class Recorder:
         self._programs: list[Program] = []
         # Of what follows, and never held while anybody waits for the device or the disk.
         self._lock = threading.RLock()
-        self._resets = 0
+        self._resets = 0  # told before anything is moved, so that a reader sees that it was
         self._totals = Tally()
         self._kept = Tally()
         self._unwritten: list[Window] = []
@@ -110,7 +110,7 @@ class Recorder:
             parts += [part for window in windows for part in window.parts()]
             for program in tuple(self._programs):
                 parts += [program.ranges(arrays) for arrays in program.pool.read()]
-            if resets == self._resets:  # or something was moved meanwhile
+            if resets == self._resets:
                 return Tally(parts).merged()
 
     def take(self) -> Window:
@@ -120,7 +120,6 @@ class Recorder:
             taken = [(program, a) for program in self._programs for a in program.pool.take()]
             window = Window(taken)
             self._unwritten.append(window)
-            self._resets += 1
         return window
 
     def finish(self, window: Window, write: Callable[[Ranges], None]) -> None:

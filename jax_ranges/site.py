@@ -90,12 +90,16 @@ def _glob(pattern: str) -> str:
     return re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
 
 
+class NothingSelectedError(ValueError):
+    """Sites were to be selected, and none of those that there are was."""
+
+
 def chosen(sites: Sequence[Site], select: Select) -> list[int]:
-    """The indices of the sites that `select` selects; ValueError if it selects none of them."""
+    """The indices of the sites that `select` selects; NothingSelectedError if there are none."""
     predicate = selector(select)
     found = [i for i, site in enumerate(sites) if predicate(site)]
     if sites and not found:
-        raise ValueError(
+        raise NothingSelectedError(
             f"select={select!r} selects none of the {len(sites)} sites. Their primitives are "
             f"{_listing(dict.fromkeys(site.primitive for site in sites))}; their names "
             f"{_listing(site.name for site in sites)}"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jax_ranges.site import Site, selector
+from jax_ranges.site import NothingSelectedError, Site, selector
 from jax_ranges.stats import MinMax, Statistic
 
 Several = Statistic | Sequence[Statistic]
@@ -33,13 +33,13 @@ class Taken:
         return self.where is None or any(selects(site) for selects in self.where[k])
 
     def of_interest(self, sites: Sequence[Site], picked: Sequence[int]) -> list[int]:
-        """Those of the sites picked at which anything is taken; ValueError if there is none."""
+        """Those picked at which anything is taken; NothingSelectedError if there are none."""
         if self.where is None:
             return list(picked)
         kinds = range(len(self.stats))
         found = [i for i in picked if any(self.takes(k, sites[i]) for k in kinds)]
         if picked and not found:
-            raise ValueError(
+            raise NothingSelectedError(
                 f"none of the {len(picked)} sites is selected by the keys of stats: "
                 f"{', '.join(site.name for site in sites[:12])} ..."
             )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jax_ranges import compat
-from jax_ranges.call import Call
+from jax_ranges.call import Call, name_of
 from jax_ranges.interpret import Interpreter, Jits
 from jax_ranges.plan import Plan, make_plan
 from jax_ranges.ranges import Ranges
@@ -28,8 +28,8 @@ def ranges(
 
     Args:
       fun: any function that JAX can trace, jitted or not, with pytrees of arrays, Python floats
-        and complex numbers as arguments. Other arguments (ints, bools, strings, functions,
-        objects) are passed to it as they are.
+        and complex numbers as arguments. Other arguments (strings, functions, objects; ints and
+        bools unless `fun` is jitted, which traces them) are passed to it as they are.
       stats: the statistics to take, by default `MinMax()`: one, several, or a mapping from
         selections of sites (as in `select`) to these, such as
         `{"dot_general": jr.Histogram(), "*": jr.MinMax()}`. A site has the statistics of all
@@ -124,7 +124,7 @@ class Options:
     ):
         if not callable(fun):
             raise TypeError(f"{usage}; got {fun!r} of type {type(fun).__name__} in the place of f")
-        self.name = str(getattr(fun, "__name__", type(fun).__name__))
+        self.name = name_of(fun)
         if loops not in LOOPS:
             raise ValueError(f"loops must be one of {LOOPS}, got {loops!r}")
         self.taken = taken(stats)
@@ -140,8 +140,7 @@ class Options:
 def _named_like(fun: Any, transform: str) -> Callable[[Any], Any]:
     def name(wrapper: Any) -> Any:
         functools.update_wrapper(wrapper, fun, updated=())
-        inner = getattr(fun, "__name__", type(fun).__name__)
-        wrapper.__name__ = wrapper.__qualname__ = f"{transform}({inner})"
+        wrapper.__name__ = wrapper.__qualname__ = f"{transform}({name_of(fun)})"
         return wrapper
 
     return name

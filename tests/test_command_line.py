@@ -158,8 +158,13 @@ def test_ctrl_c_is_130_without_a_traceback(folder):
     command = [sys.executable, "-c", program, "show", "pipe"]
     with subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env=environment()
-    ) as process, open(folder / "pipe", "w"):  # opens once it is being read  # fmt: skip
-        process.send_signal(signal.SIGINT)
+    ) as process:
+        with open(folder / "pipe", "w") as pipe:
+            # More than a pipe holds: once it is written, the command is past its imports, and
+            # reads. Another thread of it may get the signal, so what ends the reading is the end.
+            pipe.write(" " * (1 << 20))
+            pipe.flush()
+            process.send_signal(signal.SIGINT)
         assert process.stderr is not None
         assert process.stderr.read() == ""
     assert process.returncode == 130

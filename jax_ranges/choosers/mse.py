@@ -3,8 +3,9 @@
 Symmetric: `pytorch_quantization.calib.histogram._compute_amax_mse` (github.com/NVIDIA/TensorRT,
 tools/pytorch-quantization): of the centers of the bins of magnitudes, from `start_bin` on, the
 one that as the clipping threshold gives the least error. Otherwise both ends are drawn in by the
-same share, as compressed-tensors' MSE observer does (github.com/neuralmagic/compressed-tensors
-and llm-compressor, `MovingAverageMSEObserver`), here in steps of one bin. Works for floats too.
+same share, as by `MovingAverageMSEObserver` of llm-compressor (github.com/vllm-project,
+src/llmcompressor/observers/mse.py; there in 20 steps of a hundredth, stopping early, and for the
+norm of power 2.4; here in steps of one bin). Works for floats too.
 """
 
 from __future__ import annotations

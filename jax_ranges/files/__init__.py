@@ -29,11 +29,12 @@ from jax_ranges.ranges import Ranges
 from jax_ranges.stats import MinMax
 
 Format = Literal["json", "csv", "text"]
+File = str | os.PathLike[str]
 
 
 def save(
     ranges: Ranges,
-    file: str | os.PathLike[str],
+    file: File,
     delimiter: str = " ",
     about: Mapping[str, Any] | None = None,
 ) -> None:
@@ -67,7 +68,7 @@ def save(
     write_atomically(path, rendered(ranges, format_of(path), delimiter, about))
 
 
-def format_of(file: str | os.PathLike[str]) -> Format:
+def format_of(file: File) -> Format:
     """The format that a file's ending stands for."""
     endings: dict[str, Format] = {".json": "json", ".csv": "csv"}
     return endings.get(Path(file).suffix.lower(), "text")
@@ -99,7 +100,7 @@ def _check_held(ranges: Ranges, as_: Format) -> None:
         )
 
 
-def load(file: str | os.PathLike[str], *others: str | os.PathLike[str]) -> Ranges:
+def load(file: File, *others: File) -> Ranges:
     """Read a file that `Ranges.save` wrote; several files are merged by site name.
 
     The format is known by the content, and so is the delimiter of text. CSV and text do not hold

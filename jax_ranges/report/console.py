@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from jax_ranges.files import load
+from jax_ranges.files import File, load
 from jax_ranges.ranges import Ranges
 from jax_ranges.report.order import excerpt, order
 from jax_ranges.report.rows import rows_of, unreadable
@@ -19,8 +19,6 @@ from jax_ranges.site import Select
 # rich is imported where something is drawn: `import jax_ranges` imports this module.
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
-
-File = str | os.PathLike[str]
 
 
 def report(
