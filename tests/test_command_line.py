@@ -156,9 +156,7 @@ def test_ctrl_c_is_130_without_a_traceback(folder):
         "runpy.run_module('jax_ranges', run_name='__main__')"
     )
     command = [sys.executable, "-c", program, "show", "pipe"]
-    with subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env=environment()
-    ) as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment()) as process:
         with open(folder / "pipe", "w") as pipe:
             # More than a pipe holds: once it is written, the command is past its imports, and
             # reads. Another thread of it may get the signal, so what ends the reading is the end.
