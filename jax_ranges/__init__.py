@@ -12,6 +12,9 @@ from jax_ranges.net import Net
 from jax_ranges.plan import Plan
 from jax_ranges.processes import merge_processes
 from jax_ranges.qparams import NonFiniteRangeWarning, NotObservedError, QParams, qparams
+from jax_ranges.quantization.recipe import QRule, Recipe
+from jax_ranges.quantization.simulate import simulate
+from jax_ranges.quantization.specs import Dynamic
 from jax_ranges.range import Range
 from jax_ranges.ranges import Ranges, UnknownSiteError
 from jax_ranges.report.console import report
@@ -30,6 +33,7 @@ __all__ = [
     "Advice",
     "AdviceRow",
     "Diff",
+    "Dynamic",
     "Exponents",
     "Format",
     "Health",
@@ -43,8 +47,10 @@ __all__ = [
     "PerChannel",
     "Plan",
     "QParams",
+    "QRule",
     "Range",
     "Ranges",
+    "Recipe",
     "Site",
     "Statistic",
     "UnknownSiteError",
@@ -57,4 +63,5 @@ __all__ = [
     "qparams",
     "ranges",
     "report",
+    "simulate",
 ]

@@ -1,13 +1,17 @@
-"""The interpreter: replays a program's equations and measures what the plan says."""
+"""The interpreter: replays a program's equations and measures what the plan says.
+
+What an equation does to its operands is one method, `evaluate`. What computes other values
+(`jr.simulate` rounds them) overrides it, and has loops, branches and custom derivatives with it.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -61,8 +65,10 @@ class Interpreter:
     silent: bool = False
     varying: tuple[str, ...] = ()
 
+    rewrites: ClassVar[bool] = False
+
     def run(self, frame: Frame, values: Sequence[Any]) -> tuple[list[Any], Block]:
-        jaxpr, values = frame.jaxpr, [*frame.consts, *values]
+        jaxpr, values = frame.jaxpr, self.entering(frame, [*frame.consts, *values])
         env = dict(zip((*jaxpr.constvars, *jaxpr.invars), values, strict=True))
         groups = _Groups(self, frame.together)
         blocks = [self.measure(None, source) for source in frame.known]
@@ -86,16 +92,41 @@ class Interpreter:
     ) -> tuple[list[Any], list[Block]]:
         eqn, blocks = equation.eqn, []
         with compat.in_equation(eqn):
-            if equation.frames and (equation.measures or (self.silent and eqn.effects)):
+            if equation.frames and self.enters(equation):
                 rule = RULES[eqn.primitive.name]
                 results, block = rule.run(self, eqn, equation.frames, values)
+                seen = results
                 blocks.append(block)
             else:
-                results = compat.bind(eqn, values)
+                results, seen = self.evaluate(equation, values)
         keeps = all(groups.only_keeps(source) for _, source in equation.outputs)
         with contextlib.nullcontext() if keeps else compat.in_equation(eqn, SCOPE):
-            blocks += groups.measured([(results[i], s) for i, s in equation.outputs])
+            blocks += groups.measured([(seen[i], s) for i, s in equation.outputs])
         return results, blocks
+
+    # -- what interpreters that do more than measure override -----------------------------
+
+    def entering(self, frame: Frame, values: list[Any]) -> list[Any]:
+        """The values of a frame's constants and inputs."""
+        del frame
+        return values
+
+    def enters(self, equation: Equation) -> bool:
+        """Whether the inner programs of an equation are interpreted, or it is run as it is."""
+        return equation.measures or (self.silent and bool(equation.eqn.effects))
+
+    def evaluate(self, equation: Equation, values: list[Any]) -> tuple[list[Any], list[Any]]:
+        """The results of an equation, and what is measured of each of them."""
+        results = compat.bind(equation.eqn, values)
+        return results, results
+
+    def about(self, frame: Frame) -> Hashable:
+        """Frames of one jaxpr of which it says the same are run alike."""
+        return frame.signature()
+
+    def choice(self, value: Any) -> Any:
+        """The array by which a branch is chosen or a loop ended."""
+        return value
 
     def finish(self, group: Sequence[Source], begun: Sequence[dict[int, Any]]) -> Block:
         """The states of a group of sources, of which these are the beginnings."""
@@ -159,7 +190,7 @@ class Interpreter:
 
     def jitted(self, eqn: Any, frame: Frame) -> Callable[..., tuple[list[Any], Block]]:
         """The frame as a jitted function, made once for all calls that look alike."""
-        key = (frame.jaxpr, frame.signature(), self.silent, self.varying, *_jit_key(eqn))
+        key = (frame.jaxpr, self.about(frame), self.silent, self.varying, *_jit_key(eqn))
         return self.jits.get(
             key, lambda: compat.jit_like(eqn, lambda *values: self.run(frame, values))
         )

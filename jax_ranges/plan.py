@@ -72,9 +72,13 @@ class Source:
 
 @dataclass(eq=False)
 class Equation:
-    """One equation, the outputs of it to measure, and the frames of its inner programs."""
+    """One equation, the outputs of it to measure, and the frames of its inner programs.
+
+    `sites` are the names of its outputs' sites (by output), if it has any.
+    """
 
     eqn: Any
+    sites: dict[int, str] = field(default_factory=dict)
     outputs: list[tuple[int, Source]] = field(default_factory=list)
     frames: tuple[Frame, ...] = ()
     dead: tuple[Any, ...] = ()
@@ -89,7 +93,8 @@ class Equation:
 class Frame:
     """One (inner) program: its equations, and the sources among its constants and inputs.
 
-    `sources` lists all that are wanted in it and in the frames inside, in the order in which
+    `sites` are the names of the sites among its constants and inputs, by position, constants
+    first. `sources` lists all that are wanted in it and in the frames inside, in the order in which
     the interpreter returns their states. `together` are those of its own that are measured in
     groups (see `stats.together`); they come last.
     """
@@ -98,6 +103,7 @@ class Frame:
     consts: tuple[Any, ...]
     lead: tuple[int, ...]
     stacks: bool = False
+    sites: dict[int, str] = field(default_factory=dict)
     known: list[Source] = field(default_factory=list)
     inputs: list[tuple[int, Source]] = field(default_factory=list)
     equations: list[Equation] = field(default_factory=list)
@@ -238,6 +244,7 @@ class Planner:
             value.array = array
         if self.inputs:
             self.add_site(Site(name, "const", 0, *_shape_dtype(aval)), value)
+            frame.sites[position] = name
         return value
 
     def literal(self, frame: Frame, atom: Any) -> Value:
@@ -284,13 +291,26 @@ class Planner:
         primitive = eqn.primitive.name
         base = self.names.claim(f"{scope}/{primitive}" if scope else primitive)
         line, feeds, backward = compat.user_line(eqn), _feeds(operands), "transpose(" in scope
+        by_operand = tuple(operand.feeds for operand in operands)
         values = []
         for i, var in enumerate(eqn.outvars):
             name = f"{base}[{i}]" if i else base
             value = self.result(equation, i, name, operands)
             if value.known is not None:
-                site = Site(name, primitive, i, *_shape_dtype(var.aval), line, feeds, backward)
+                site = Site(
+                    *(
+                        name,
+                        primitive,
+                        i,
+                        *_shape_dtype(var.aval),
+                        line,
+                        feeds,
+                        backward,
+                        by_operand,
+                    )
+                )
                 self.add_site(site, value)
+                equation.sites[i] = name
             values.append(value)
         return values
 
@@ -377,11 +397,19 @@ class Planner:
     def linked(self) -> list[Site]:
         """The sites, with the operands that loops carry round named."""
         return [
-            replace(site, operands=tuple(dict.fromkeys(self.resolved(site.operands))))
+            replace(
+                site,
+                operands=self.named(site.operands),
+                by_operand=tuple(map(self.named, site.by_operand)),
+            )
             if any(name.startswith(_CARRIED) for name in site.operands)
             else site
             for site in self.sites
         ]
+
+    def named(self, names: Sequence[str]) -> tuple[str, ...]:
+        """What values come from, with that which loops carry round named."""
+        return tuple(dict.fromkeys(self.resolved(names)))
 
     def resolved(self, names: Sequence[str], seen: frozenset[str] = frozenset()) -> Iterator[str]:
         for name in names:
@@ -511,6 +539,7 @@ def make_plan(
         value = planner.argument(frame, len(consts) + i, var.aval, (name,))
         if with_inputs and value.known is not None:
             planner.add_site(Site(name, "input", 0, *_shape_dtype(var.aval)), value)
+            frame.sites[len(consts) + i] = name
         arguments.append(value)
     planner.program(frame, arguments)
     sites = planner.linked()

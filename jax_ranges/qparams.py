@@ -60,8 +60,9 @@ class QParams:
     def round(self, x: Any) -> Any:
         """What x becomes when quantized and dequantized; see `Format.round`."""
         scale, zero_point = (self.along(part, np.ndim(x)) for part in (self.scale, self.zero_point))
-        codes = (int(self.qmin), int(self.qmax)) if self.format.uniform else None
-        return round_to(self.format, x, scale, zero_point, codes)
+        if not self.format.uniform:
+            return round_to(self.format, x, scale)
+        return round_to(self.format, x, scale, zero_point, (int(self.qmin), int(self.qmax)))
 
     def along(self, part: Any, ndim: int) -> Any:
         """A scale or zero point in a shape that broadcasts against values of so many axes."""
@@ -137,7 +138,7 @@ def qparams(
       ValueError: method 'kl' needs a histogram, and a range has none: take jr.Histogram() at \
 the site and give that
     """
-    target = _target(format_of(format), symmetric, narrow)
+    target = target_of(format_of(format), symmetric, narrow)
     chooser_options = _checked(method, options)
     histogram = not isinstance(source, Range)
     if histogram and not (hasattr(source, "edges") and hasattr(source, "counts")):
@@ -159,7 +160,8 @@ the site and give that
     return replace(found, axis=axis)
 
 
-def _target(fmt: Format, symmetric: bool, narrow: bool) -> Target:
+def target_of(fmt: Format, symmetric: bool, narrow: bool = False) -> Target:
+    """What parameters of a format are for; ValueError for formats that cannot be scaled."""
     if not fmt.has_zero:
         raise ValueError(f"{fmt.name} has no zero: it is a format of scales, not of values")
     qmin, qmax = fmt.codes if fmt.uniform else (fmt.least, fmt.largest)

@@ -95,7 +95,7 @@ class Ranges(Mapping[str, Range]):
     def _find(self, name: str) -> int:
         index = self._layout.index.get(name)
         if index is None:
-            near = _nearest(name, list(self))
+            near = nearest(name, list(self))
             hint = "; the nearest are " + ", ".join(map(repr, near)) if near else ""
             raise UnknownSiteError(f"no site {name!r}{hint}")
         return index
@@ -455,7 +455,7 @@ def _shapes(state: Any) -> list[tuple[int, ...]]:
     return [leaf.shape for leaf in jax.tree.leaves(state)]
 
 
-def _nearest(name: str, names: Sequence[str]) -> list[str]:
+def nearest(name: str, names: Sequence[str]) -> list[str]:
     ends = [n for n in names if n.endswith("/" + name) or n.rpartition("/")[2] == name]
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     return list(dict.fromkeys([*ends[:3], *close]))[:5]

@@ -21,6 +21,8 @@ class Site:
       source: `file:line` of the user's own code, "" if unknown.
       operands: the names of the sites that feed it, inputs as `input/<path>` and captured
         constants as `const/<n>` (also where those are not sites themselves).
+      by_operand: the same for each operand of the equation: none for a literal, several for what
+        comes out of a cond or round a loop. Empty where it is not known (CSV, text).
       backward: it belongs to a backward pass (`transpose(...)` is in its scope path).
 
     Example:
@@ -39,6 +41,7 @@ class Site:
     source: str = ""
     operands: tuple[str, ...] = ()
     backward: bool = False
+    by_operand: tuple[tuple[str, ...], ...] = ()
 
 
 class Names:

@@ -63,7 +63,7 @@ def ranges(
     options = Options(fun, stats, select, inputs, loops)
     interpreter = Interpreter(options.stats, Jits())
 
-    @_named_like(fun, "ranges")
+    @named_like(fun, "ranges")
     def measured(*args: Any, **kwargs: Any) -> tuple[Any, Ranges]:
         call = Call.trace(fun, args, kwargs)
         planned = options.plan(call)
@@ -99,7 +99,7 @@ def plan(
     """
     options = Options(fun, stats, select, inputs, loops)
 
-    @_named_like(fun, "plan")
+    @named_like(fun, "plan")
     def planned(*args: Any, **kwargs: Any) -> Plan:
         return options.plan(Call.trace(fun, args, kwargs, abstract=True))
 
@@ -122,8 +122,7 @@ class Options:
         loops: str,
         usage: str = "jr.ranges takes a function and returns one: out, ranges = jr.ranges(f)(x)",
     ):
-        if not callable(fun):
-            raise TypeError(f"{usage}; got {fun!r} of type {type(fun).__name__} in the place of f")
+        check_callable(fun, usage)
         self.name = name_of(fun)
         if loops not in LOOPS:
             raise ValueError(f"loops must be one of {LOOPS}, got {loops!r}")
@@ -137,7 +136,15 @@ class Options:
         return make_plan(call.jaxpr, call.names, self.taken, chosen, self.inputs, self.loops)
 
 
-def _named_like(fun: Any, transform: str) -> Callable[[Any], Any]:
+def check_callable(fun: Any, usage: str) -> None:
+    """TypeError if it is no function."""
+    if not callable(fun):
+        raise TypeError(f"{usage}; got {fun!r} of type {type(fun).__name__} in the place of f")
+
+
+def named_like(fun: Any, transform: str) -> Callable[[Any], Any]:
+    """A decorator that gives a wrapper the name of `fun`, and says what was done to it."""
+
     def name(wrapper: Any) -> Any:
         functools.update_wrapper(wrapper, fun, updated=())
         wrapper.__name__ = wrapper.__qualname__ = f"{transform}({name_of(fun)})"

@@ -9,7 +9,8 @@ JSON has no infinities and no NaN, so these are strings; other floats are writte
 digits that a float64 needs, of which a float32 is an exact case. Min and max are null where no
 number was seen. Stacked and vmapped ranges are nested lists. `about` is there only if given.
 
-Since version 2 a site may have "states" of other statistics, or those alone (see `states`).
+"by_operand", the operands by position, is there where it is not one name each. Since version 2
+a site may have "states" of other statistics, or those alone (see `states`).
 """
 
 from __future__ import annotations
@@ -78,9 +79,16 @@ def _object(record: Record) -> dict[str, Any]:
         "operands": list(site.operands),
         "backward": site.backward,
     }
+    if site.by_operand != _one_each(site.operands):
+        about["by_operand"] = [list(names) for names in site.by_operand]
     if not record.ranged:
         return about
     return {**about, "min": plain(record.min), "max": plain(record.max), "nan": record.nan}
+
+
+def _one_each(operands: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """What sites have as `by_operand` as a rule, which is not written."""
+    return tuple((name,) for name in operands)
 
 
 def plain(value: Any) -> Any:
@@ -132,6 +140,7 @@ def _record(each: dict[str, Any], stats: Mapping[str, Statistic]) -> Record:
         source=field("source", str),
         operands=several("operands", str),
         backward=field("backward", bool),
+        by_operand=_by_operand(each, several("operands", str)),
     )
     plain_states = each.get("states", {})
     states = {stats[name]: state_of(stats[name], site, s) for name, s in plain_states.items()}
@@ -140,3 +149,12 @@ def _record(each: dict[str, Any], stats: Mapping[str, Statistic]) -> Record:
     if not isinstance(each["nan"], bool | list):
         raise TypeError(f"nan is {each['nan']!r}, neither true nor false")
     return Record(site, each["min"], each["max"], each["nan"], states)
+
+
+def _by_operand(each: dict[str, Any], operands: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    if "by_operand" not in each:
+        return _one_each(operands)
+    found = tuple(tuple(names) for names in each["by_operand"])
+    if any(not isinstance(name, str) for names in found for name in names):
+        raise TypeError(f"by_operand is {each['by_operand']!r}, not lists of names")
+    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from jax_ranges.packing import Block
 from jax_ranges.stats import Statistic
@@ -50,6 +50,13 @@ class Interpreter(Protocol):
 
     @property
     def stats(self) -> tuple[Statistic, ...]: ...
+
+    rewrites: ClassVar[bool]
+    """Whether it computes other values than the program's own equations would."""
+
+    def choice(self, value: Any) -> Any:
+        """The array by which a branch is chosen or a loop ended."""
+        ...
 
     def run(self, frame: Any, values: Sequence[Any]) -> tuple[list[Any], Block]:
         """Evaluate a frame's program; its outputs, and the states of its sources."""

@@ -26,7 +26,7 @@ def _run(
     interpreter: Interpreter, eqn: Any, frames: Sequence[Any], values: Sequence[Any]
 ) -> tuple[list[Any], Block]:
     del eqn
-    index, *operands = values
+    index, *operands = interpreter.choice(values[0]), *values[1:]
 
     def branch(taken: int) -> tuple[list[Any], Block]:
         outs, block = interpreter.run(frames[taken], operands)

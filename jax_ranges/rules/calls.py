@@ -81,8 +81,10 @@ def _composite_run(
     """A backend may have its own kernel for a composite, so the equation stays what it is.
 
     The ranges come from its decomposition beside it; where the compiler decomposes the
-    composite too, it merges the two.
+    composite too, it merges the two. Where values are rewritten, the decomposition is what is run.
     """
+    if interpreter.rewrites:
+        return interpreter.run(frames[0], values)
     _, block = interpreter.quiet().run(frames[0], values)
     return compat.bind(eqn, values), block
 

@@ -7,7 +7,8 @@ equation, and zero for the states (law 5: ranges are not differentiated).
 
 Not differentiated, the inner program runs once and is measured. Differentiated, the outputs
 come from the user's rule, which need not run the inner program at all; the states then come
-from a run of it beside, without its effects.
+from a run of it beside, without its effects. So do the outputs, where values are rewritten: the
+derivatives are then those of the original equation at the rewritten operands.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ def _jvp_run(
             [p for p, m in zip(primals, moving, strict=True) if m],
             [t for t, m in zip(tangents, moving, strict=True) if m],
         )
-        _, block = interpreter.quiet().run(frame, lax.stop_gradient(list(primals)))
+        rewritten, block = interpreter.quiet().run(frame, lax.stop_gradient(list(primals)))
+        outs = rewritten if interpreter.rewrites else outs
         still = jax.tree.map(lambda leaf: zero_from_primal(leaf, symbolic_zeros=True), block)
         return (outs, block), (out_tangents, still)
 
@@ -78,7 +80,8 @@ def _vjp_run(
 
         outs, vjp = jax.vjp(original, *[p.value for p in primals if p.perturbed])
         values = lax.stop_gradient([p.value for p in primals])
-        _, block = interpreter.quiet().run(frame, values)
+        rewritten, block = interpreter.quiet().run(frame, values)
+        outs = rewritten if interpreter.rewrites else outs
         # Residuals are arrays; which primals move is static, so it is told by the structure.
         return (outs, block), (vjp, [() if m else None for m in moving])
 

@@ -95,7 +95,7 @@ def _while_run(
 
     def condition(state: Sequence[Any]) -> tuple[Any, Block]:
         (go_on,), block = interpreter.run(cond_frame, [*cond_consts, *state])
-        return go_on, block
+        return interpreter.choice(go_on), block
 
     def body(carry: Any) -> Any:
         go_on, state, in_cond, in_body = carry
@@ -117,7 +117,11 @@ def _where_going_on(go_on: jax.Array, new: Any, old: Any) -> Any:
     """Under vmap the predicate has a batch axis: examples that are done keep their state."""
     if go_on.ndim == 0:
         return new
-    return jnp.where(go_on.reshape(go_on.shape + (1,) * (new.ndim - go_on.ndim)), new, old)
+
+    def chosen(new: Any, old: Any) -> Any:
+        return jnp.where(go_on.reshape(go_on.shape + (1,) * (new.ndim - go_on.ndim)), new, old)
+
+    return jax.tree.map(chosen, new, old)
 
 
 SCAN = Rule(_scan_programs, _scan_run)

@@ -1,0 +1,11 @@
+"""From ranges to fewer bits: recipes, and what runs by them.
+
+| module | what |
+|---|---|
+| `specs` | how one value is rounded: `QParams`, or `Dynamic` |
+| `recipe` | `Recipe`: what is rounded at which site |
+| `recipe_file` | recipes as JSON |
+| `calibrated` | recipes from ranges |
+| `resolved` | a recipe laid on a program |
+| `simulate` | running a program with rounded values |
+"""
