@@ -25,7 +25,7 @@ import numpy as np
 
 from jax_ranges import compat
 from jax_ranges.files import File
-from jax_ranges.formats import format_of
+from jax_ranges.formats import Format, format_of
 from jax_ranges.qparams import QParams
 from jax_ranges.quantization.recipe import Entry, QRule
 from jax_ranges.quantization.specs import Dynamic, Spec, spec_of
@@ -109,6 +109,8 @@ def _entry(rule: Any, number: int) -> Entry:
         if not isinstance(sites, str):
             raise TypeError(f"the sites are {sites!r}, not a string")
         operands, output = rule.get("operands"), rule.get("output")
+        if not isinstance(operands, list | None):
+            raise TypeError(f"operands is {operands!r}, not a list")
         given = None if operands is None else [_spec(each) for each in operands]
         return Entry(sites, QRule(given, _spec(output)), exact)
     except (KeyError, TypeError, ValueError) as error:
@@ -129,6 +131,8 @@ _GIVEN = {"format", "scale", "zero_point", "codes", "axis", "float64"}
 def _spec(given: Any) -> Spec | None:
     if given is None or isinstance(given, str):
         return spec_of(given)
+    if not isinstance(given, Mapping):
+        raise TypeError(f"a value's rule is a format or an object with one, not {given!r}")
     if given.get("scale") == "dynamic":
         _only(given, _DYNAMIC)
         return Dynamic(
@@ -149,5 +153,14 @@ def _params(given: Mapping[str, Any]) -> QParams:
             f"scales are positive numbers, each with its zero point; got {given.get('scale')!r} "
             f"and {given.get('zero_point')!r}"
         )
-    qmin, qmax = given.get("codes", fmt.codes) if fmt.uniform else (fmt.least, fmt.largest)
+    qmin, qmax = _codes(given, fmt) if fmt.uniform else (fmt.least, fmt.largest)
     return QParams(scale[()], zero_point[()], qmin, qmax, fmt, given.get("axis"))
+
+
+def _codes(given: Mapping[str, Any], fmt: Format) -> tuple[int, int]:
+    codes = given.get("codes", list(fmt.codes))
+    least, largest = fmt.codes
+    whole = isinstance(codes, list) and [type(code) for code in codes] == [int, int]
+    if not (whole and least <= codes[0] < codes[1] <= largest):
+        raise ValueError(f"codes of {fmt} are two integers from {least} to {largest}: {codes!r}")
+    return codes[0], codes[1]
