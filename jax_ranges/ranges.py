@@ -214,6 +214,40 @@ class Ranges(Mapping[str, Range]):
                 if chains:
                     yield site.name, groups[chains[0].source.group].lead
 
+    # -- for other programs ---------------------------------------------------------------
+
+    def scalars(self, prefix: str = "") -> dict[str, float]:
+        """Flat numbers by name, for loggers: wandb, TensorBoard, clu, aim, mlflow.
+
+        `<prefix><site>/min`, `/max` and `/nan` (0 or 1), and the single numbers that other
+        statistics say (`<site>/Moments.mean`). Leading axes are merged; sites that were not
+        observed are left out. Floats are float64, which holds all integers up to 2**53.
+
+        Example:
+          >>> import jax.numpy as jnp
+          >>> import jax_ranges as jr
+          >>> _, ranges = jr.ranges(jnp.exp)(jnp.array([0.0, 1.0]))
+          >>> ranges.scalars("ranges/")
+          {'ranges/exp/min': 1.0, 'ranges/exp/max': 2.7182819843292236, 'ranges/exp/nan': 0.0}
+        """
+        from jax_ranges.flat import scalars
+
+        return scalars(self, prefix)
+
+    def to_dataframe(self, library: str | None = None) -> Any:
+        """A data frame with a row a site, of pandas or polars, whichever is installed.
+
+        Columns: name, primitive, output, shape, dtype, source, backward; min, max (None where no
+        number was seen), nan, observed; and the single numbers that other statistics say
+        (`Moments.mean`). Leading axes are merged.
+
+        Raises:
+          ModuleNotFoundError: neither is installed, or not the one that `library` asks for.
+        """
+        from jax_ranges.flat import to_dataframe
+
+        return to_dataframe(self, library)
+
     # -- merging, selecting, reducing -----------------------------------------------------
 
     def block(self) -> Block:

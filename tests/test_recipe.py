@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +41,12 @@ def rules(recipe, ranges=None):
 
 def shown(rule):
     return repr(jr.Recipe({"": rule})).splitlines()[1].strip()
+
+
+def only(recipe) -> Any:
+    """The rule of a recipe that has one."""
+    (entry,) = recipe.entries
+    return entry.rule
 
 
 # -- by hand ----------------------------------------------------------------------------------
@@ -94,7 +101,11 @@ def test_what_a_rule_may_be(given_, expected):
     ("make", "error", "message"),
     [
         (lambda: jr.Recipe({"dot": "int9"}), ValueError, "the rule for 'dot': no format 'int9'"),
-        (lambda: jr.Recipe({3: "int8"}), TypeError, "rules are by primitive or glob"),
+        (
+            lambda: jr.Recipe(dict[Any, Any]({3: "int8"})),
+            TypeError,
+            "rules are by primitive or glob",
+        ),
         (
             lambda: jr.QRule(operands="int8"),
             TypeError,
@@ -136,13 +147,11 @@ def test_a_long_recipe_shows_its_beginning():
 
 def test_activations_have_the_scale_of_their_range_and_weights_one_a_channel():
     ranges = measured()
-    rule = jr.Recipe.from_ranges(ranges).rules_for(ranges.sites)["hidden/dot_general"]
-    assert rule.operands is not None
-    activation, weight = rule.operands
+    activation, weight = only(jr.Recipe.from_ranges(ranges)).operands
     expected = jr.qparams(ranges["hidden/tanh"], "int8")
     assert (activation.scale, activation.zero_point) == (expected.scale, expected.zero_point)
     assert weight == jr.Dynamic("int8", symmetric=True, channels=True)
-    assert rule.output is None
+    assert only(jr.Recipe.from_ranges(ranges)).output is None
 
 
 def test_options_are_those_of_qparams_and_formats_may_differ():
@@ -150,8 +159,7 @@ def test_options_are_those_of_qparams_and_formats_may_differ():
     recipe = jr.Recipe.from_ranges(
         ranges, "float8_e4m3fn", weights="int4", output="float16", margin=2
     )
-    (rule,) = recipe.rules_for(ranges.sites).values()
-    assert rule.operands is not None
+    rule = only(recipe)
     expected = jr.qparams(ranges["hidden/tanh"], "float8_e4m3fn", margin=2)
     assert rule.operands[0].scale == expected.scale
     assert rule.operands[1].format.name == "int4"
@@ -172,8 +180,7 @@ def test_methods_take_the_histogram_of_what_feeds_the_operation(method):
     stats = (jr.MinMax(), jr.Histogram(256))
     x = jnp.asarray(np.random.default_rng(0).normal(size=(64, 3)), jnp.float32)
     ranges = measured(model, PARAMS, x, stats=stats)
-    rule = jr.Recipe.from_ranges(ranges, method=method).entries[0].rule
-    assert rule.operands is not None
+    rule = only(jr.Recipe.from_ranges(ranges, method=method))
     expected = jr.qparams(ranges.of("hidden/tanh", jr.Histogram), "int8", method=method)
     assert rule.operands[0].scale == expected.scale
 
@@ -183,21 +190,16 @@ def test_an_operand_that_comes_out_of_a_branch_has_the_range_of_both():
         return jax.lax.cond(c, jnp.exp, jnp.negative, x) @ W
 
     ranges = measured(f, True, X) | measured(f, False, X)
-    rule = jr.Recipe.from_ranges(ranges).entries[0].rule
+    rule = only(jr.Recipe.from_ranges(ranges))
     both = ranges["cond/branch_1/exp"] | ranges["cond/branch_0/neg"]
-    assert rule.operands is not None
     assert rule.operands[0].scale == jr.qparams(both, "int8").scale
 
 
 def test_a_product_of_one_value_with_itself_has_two_operands():
     ranges = measured(lambda x: jnp.exp(x).T @ jnp.exp(x), X)
-    (entry,) = jr.Recipe.from_ranges(ranges).entries
-    assert entry.rule.operands is not None
-    assert len(entry.rule.operands) == 2
+    assert len(only(jr.Recipe.from_ranges(ranges)).operands) == 2
     ranges = measured(lambda x: (lambda y: y @ y)(jnp.exp(x)), jnp.eye(2))
-    (entry,) = jr.Recipe.from_ranges(ranges).entries
-    assert entry.rule.operands is not None
-    assert len({spec.scale for spec in entry.rule.operands}) == 1
+    assert len({spec.scale for spec in only(jr.Recipe.from_ranges(ranges)).operands}) == 1
 
 
 def test_weights_are_found_behind_casts_and_transposes():
@@ -205,8 +207,7 @@ def test_weights_are_found_behind_casts_and_transposes():
         return x @ params["w"].astype(jnp.bfloat16).astype(jnp.float32).T
 
     ranges = measured(f, {"w": W.T}, X, inputs=True)
-    rule = jr.Recipe.from_ranges(ranges).entries[0].rule
-    assert rule.operands is not None
+    rule = only(jr.Recipe.from_ranges(ranges))
     assert isinstance(rule.operands[1], jr.Dynamic)
 
 
@@ -302,7 +303,8 @@ def test_a_file_reads_back_exactly(tmp_path_factory, rules):
     assert [e.sites for e in back.entries] == [e.sites for e in recipe.entries]
     for ours, theirs in zip(recipe.entries, back.entries, strict=True):
         assert len(ours.rule.specs) == len(theirs.rule.specs)
-        for a, b in zip(ours.rule.specs, theirs.rule.specs, strict=True):
+        pairs: Any = zip(ours.rule.specs, theirs.rule.specs, strict=True)
+        for a, b in pairs:
             assert type(a) is type(b)
             if isinstance(a, jr.Dynamic):
                 assert a == b

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -183,7 +184,7 @@ def test_in_a_scan():
         return lax.scan(lambda x, _: (x * 1.25, x), x, length=7)
 
     out, ys = jax.jit(jr.simulate(f, {"mul": "bfloat16"}))(jnp.float32(1.1))
-    steps = [np.float32(1.1)]
+    steps: list[Any] = [np.float32(1.1)]
     for _ in range(7):
         steps.append(rounds(steps[-1]))
     np.testing.assert_array_equal(ys, np.array(steps[:-1]))
