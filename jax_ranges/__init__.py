@@ -18,6 +18,7 @@ from jax_ranges.quantization.specs import Dynamic
 from jax_ranges.range import Range
 from jax_ranges.ranges import Ranges, UnknownSiteError
 from jax_ranges.report.console import report
+from jax_ranges.scopes import scopes
 from jax_ranges.site import Site
 from jax_ranges.statistics.absmax import AbsMax
 from jax_ranges.statistics.channels import PerChannel
@@ -63,5 +64,6 @@ __all__ = [
     "qparams",
     "ranges",
     "report",
+    "scopes",
     "simulate",
 ]
