@@ -7,6 +7,7 @@ import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -334,6 +335,51 @@ class Ranges(Mapping[str, Range]):
         from jax_ranges.files import save
 
         save(self, file)
+
+    def to_html(
+        self,
+        file: str | os.PathLike[str] | None = None,
+        *,
+        before: Ranges | str | os.PathLike[str] | None = None,
+        formats: Sequence[Any] | None = None,
+        title: str = "Numeric ranges",
+    ) -> str | None:
+        """One HTML page that opens in any browser, offline, and holds all that it shows.
+
+        A tree of scopes, a table that sorts, searches and filters, the limits of number formats
+        over every range, and where they were taken the counts of `jr.Exponents()` as a heat map
+        and the iterations of stacked loops as plots.
+
+        Args:
+          file: where to write it; the file is whole at every moment, old or new.
+          before: older ranges, or a file of them: the page also shows what moved since then.
+          formats: whose limits are drawn (see `jax_ranges.formats`), the one to judge by first;
+            float8_e4m3fn, float8_e5m2, float16, bfloat16 and int8 if None.
+          title: of the page.
+
+        Returns:
+          The text of the page if no file is given.
+
+        Raises:
+          ValueError: there are no values (inside jit), no MinMax was taken, or there is no such
+            format.
+          OSError: the file cannot be written.
+
+        Example:
+          >>> import jax.numpy as jnp
+          >>> import jax_ranges as jr
+          >>> _, ranges = jr.ranges(jnp.exp)(jnp.arange(9.0))
+          >>> ranges.to_html(title="A tiny model")[:15]
+          '<!doctype html>'
+        """
+        from jax_ranges.files.atomic import write_atomically
+        from jax_ranges.report.page import DEFAULT_FORMATS, page
+
+        text = page(self, before, DEFAULT_FORMATS if formats is None else formats, title)
+        if file is None:
+            return text
+        write_atomically(Path(file), text)
+        return None
 
     def __repr__(self) -> str:
         from jax_ranges.report.tables import summary
