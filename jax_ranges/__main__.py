@@ -122,8 +122,19 @@ def _written(options: argparse.Namespace, as_: Any) -> Result:
     return "", 0
 
 
+def _html(options: argparse.Namespace) -> Result:
+    before = None if options.before is None else _selected_of(load(options.before), options)
+    title = options.title or ", ".join(Path(file).name for file in options.files)
+    formats = options.format or None
+    text = _loaded(options).to_html(options.output, before=before, formats=formats, title=title)
+    return text or "", 0
+
+
 def _loaded(options: argparse.Namespace) -> Ranges:
-    ranges = load(*options.files)
+    return _selected_of(load(*options.files), options)
+
+
+def _selected_of(ranges: Ranges, options: argparse.Namespace) -> Ranges:
     return ranges.select(options.select) if options.select else ranges
 
 
@@ -152,6 +163,7 @@ examples:
   jax-ranges show r.json --sort amax --limit 20      the largest values first
   jax-ranges show dump_*.txt --select 'Encoder/*'    what several runs saw in one part
   jax-ranges diff expected.json r.json --threshold 0.1 || echo "ranges moved"
+  jax-ranges html r.json -o r.html                   a page to look at, search and share
   jax-ranges merge host_*.json -o all.json           one range a site over all hosts
   jax-ranges export r.json --caffe2 -o r.minmax      for what reads Caffe2's dumps
 
@@ -188,6 +200,17 @@ examples:
   jax-ranges diff a.json b.json --json | jq -r '.changed[].name'
 
 exit codes: 0 no score exceeds the threshold; 1 some do; 2 a file cannot be read."""
+
+HTML = """\
+Write one HTML page that opens in any browser, offline: the tree of scopes, a table that sorts,
+searches and filters, the limits of number formats over every range, and what else the file
+holds: counts of exponents as a heat map, the iterations of stacked loops as plots."""
+
+HTML_EPILOG = """\
+examples:
+  jax-ranges html r.json -o r.html
+  jax-ranges html new.json --before old.json -o moved.html       what moved, too
+  jax-ranges html r.json --format int8 --format float8_e5m2 -o r.html"""
 
 MERGE = """\
 Merge files of ranges by site name: the least min, the largest max, any NaN. Sites that are in
@@ -239,6 +262,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _show_options(command("show", _show, "print ranges as a table or a tree", SHOW, SHOW_EPILOG))
     _diff_options(command("diff", _diff, "say what moved between two files", DIFF, DIFF_EPILOG))
+    _html_options(command("html", _html, "write a page for the browser", HTML, HTML_EPILOG))
     _merge_options(command("merge", _merge, "merge files by site name", MERGE, MERGE_EPILOG))
     _export_options(command("export", _export, "write another format", EXPORT, EXPORT_EPILOG))
     return parser
@@ -274,6 +298,19 @@ def _diff_options(parser: Parser) -> None:
     )
     _json(parser)
     _limits(parser)
+
+
+def _html_options(parser: Parser) -> None:
+    _files(parser)
+    parser.add_argument("--output", "-o", metavar="OUT", help="the file (default: standard output)")
+    parser.add_argument("--before", metavar="FILE", help="older ranges: show what moved since then")
+    parser.add_argument(
+        "--format",
+        action="append",
+        metavar="NAME",
+        help="whose limits are drawn ('float8_e4m3fn', 'int8', ...); repeat it for more",
+    )
+    parser.add_argument("--title", metavar="TEXT", help="of the page (default: the files' names)")
 
 
 def _merge_options(parser: Parser) -> None:
