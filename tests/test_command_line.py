@@ -99,6 +99,7 @@ def test_a_session_in_a_shell(command):
         "diff a.json b.txt --threshold inf",
         "merge a.json b.txt -o c.json",
         "export b.txt --json",
+        "html a.json --before b.txt",
     ],
 )
 def test_no_accelerator_is_asked_for(line):
