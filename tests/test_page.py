@@ -227,7 +227,8 @@ def test_ranges_without_values_or_without_min_and_max_are_refused() -> None:
 def test_the_layer_that_stands_out_is_found() -> None:
     found = outlier(rows_of(layers([1.0, 2.0, 90.0, 3.0])))
     assert found is not None
-    assert (found.layer, found.site, found.ratio, found.others) == ("net/layer_2", 5, 45.0, 3)
+    assert (found.layer, found.site, found.ratio) == ("net/layer_2", 5, 45.0)
+    assert (found.index, found.sizes, found.top) == (None, (1.0, 2.0, 90.0, 3.0), 2)
 
 
 def test_no_layer_stands_out_among_equals_nor_among_two() -> None:
@@ -252,7 +253,16 @@ def test_an_iteration_of_a_loop_stands_out_too() -> None:
     _, ranges = jr.ranges(deep, loops="stack")(jnp.float32(2.0))
     found = outlier(rows_of(ranges))
     assert found is not None
-    assert (found.iteration, found.ratio, found.others) == (2, 50.0, 3)
+    assert (found.index, found.ratio, found.sizes) == (2, 50.0, (2.0, 2.0, 100.0, 2.0))
+
+
+def test_what_is_not_finite_is_no_outlier_and_hides_none() -> None:
+    sizes = [1.0, math.inf, 2.0, 40.0, 2.0]
+    named = {f"l_{i}/add": (0.0, size, size == 2.0) for i, size in enumerate(sizes)}
+    found = outlier(rows_of(made(named | {"l_9/add": UNSEEN})))
+    assert found is not None
+    assert (found.layer, found.ratio) == ("l_3", 20.0)
+    assert found.sizes == (1.0, None, 2.0, 40.0, 2.0, None)
 
 
 def test_families_differ_in_the_numbers_of_their_scopes_only() -> None:
@@ -663,7 +673,7 @@ def test_stacked_loops_are_drawn_by_iteration(shown: Any) -> None:
 
     _, ranges = jr.ranges(deep, loops="stack")(jnp.float32(2.0))
     page = shown(ranges)
-    assert "iteration 2" in page.text("#outlier")
+    assert "index 2" in page.text("#outlier")
     page.click("#outlier")
     titles = page.texts("#details svg g title")
     expected = [
@@ -675,6 +685,26 @@ def test_stacked_loops_are_drawn_by_iteration(shown: Any) -> None:
     ]
     assert titles == expected
     assert page.texts("#details svg text") == ["NaN"]
+
+
+def test_more_iterations_than_points_are_drawn_several_at_a_time(shown: Any) -> None:
+    x = np.ones(1000, np.float32)
+    x[777] = 64.0
+    page = shown(jax.vmap(jr.ranges(jnp.exp2))(jnp.log2(jnp.asarray(x)))[1])
+    card = page.text("#outlier")
+    assert "index 777" in card and "64× the median of the 999 others" in card
+    page.click("#outlier")
+    titles = page.texts("#details svg g title")
+    assert len(titles) == 250 and titles[777 // 4] == "776–779: 1.0 to 64.0"
+
+
+def test_unsigned_formats_say_what_is_below_zero(shown: Any) -> None:
+    page = shown(made({"a": (-1.0, 2.0, False), "b": (-1.0, 300.0, False)}), formats=["uint8"])
+    assert page.texts(".format .figure") == ["▲ 2"]
+    page.click("#body tr", "a")
+    assert "uint8\t▲ below zero" in page.text("#details")
+    page.click("#body tr", "b")
+    assert "uint8\t▲ 1.2× too large" in page.text("#details")
 
 
 def test_a_comparison_shows_what_moved_the_worst_first(shown: Any) -> None:

@@ -12,6 +12,6 @@ export function totalOf(found) {
 /** Whether values of an exponent fit a format, lie beyond it, or are below its smallest number. */
 export function kindOf(site, exponent, format) {
   if (!site.float) return "fit";
-  if (exponent > Math.floor(Math.log2(format.largest))) return "over";
-  return exponent < Math.log2(format.smallest) ? "below" : "fit";
+  if (exponent > format.top) return "over";
+  return exponent < format.bottom ? "below" : "fit";
 }

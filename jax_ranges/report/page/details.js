@@ -36,15 +36,22 @@ function part(title, ...children) {
 }
 
 function heading(site, act) {
+  const name = element(
+    "h2",
+    {},
+    element("span", { class: "dim" }, site.path),
+    element("wbr"),
+    site.label,
+  );
   const copy = element(
     "button",
-    { type: "button", class: "quiet small", click: () => copied(copy, site.name) },
+    { type: "button", class: "quiet small", click: () => copied(copy, name) },
     "copy name",
   );
   return element(
     "header",
     {},
-    element("h2", {}, element("span", { class: "dim" }, site.path), element("wbr"), site.label),
+    name,
     element(
       "div",
       { class: "acts" },
@@ -64,15 +71,15 @@ function heading(site, act) {
   );
 }
 
-function copied(button, text) {
-  navigator.clipboard.writeText(text).then(
-    () => {
-      button.textContent = "copied";
-    },
-    () => {
-      button.textContent = "the browser does not let me";
-    },
-  );
+/** Where the browser lets no page write to the clipboard, the name is selected for ctrl-C. */
+async function copied(button, name) {
+  try {
+    await navigator.clipboard.writeText(name.textContent);
+    button.textContent = "copied";
+  } catch {
+    getSelection().selectAllChildren(name);
+    button.textContent = "selected";
+  }
 }
 
 function facts(site) {
@@ -199,29 +206,26 @@ function formats(model, site, state) {
 
 function verdict(site, format, i) {
   if (!site.over.includes(i)) return element("td", {}, "✓ fits");
-  const times = Math.max(
-    site.seen.high / format.largest,
-    format.least ? site.seen.low / format.least : 0,
-  );
-  return element(
-    "td",
-    { class: "over" },
-    `▲ ${times === Infinity ? "∞" : ratioText(times)} too large`,
-  );
+  return element("td", { class: "over" }, `▲ ${excess(site.seen, format)}`);
+}
+
+function excess({ low, high }, { least, largest }) {
+  const times = Math.max(high / largest, least ? low / least : 0);
+  if (times <= 1) return "below zero"; // which is the least number of the format
+  return `${times === Infinity ? "∞" : ratioText(times)} too large`;
 }
 
 function shares(site, format) {
   const { first, positive, negative, zero } = site.exponents;
   const total = totalOf(site.exponents) || 1;
-  const top = Math.floor(Math.log2(format.largest));
   const sum = (fits) =>
     positive.reduce((all, count, k) => all + (fits(first + k) ? count + negative[k] : 0), 0) /
     total;
-  const [surely, perhaps] = [sum((e) => e > top), sum((e) => e >= top)];
+  const [surely, perhaps] = [sum((e) => e > format.top), sum((e) => e >= format.top)];
   const beyond = site.seen.size <= format.largest ? 0 : surely;
   // The largest number is within a power of two that was counted as one.
   const unsure = site.seen.size > format.largest && perhaps > surely;
-  const below = sum((e) => e < Math.log2(format.smallest));
+  const below = sum((e) => e < format.bottom);
   return [
     element(
       "td",
@@ -237,7 +241,7 @@ function shares(site, format) {
 function loop(site, state) {
   const last = placeText(site, site.each.length - 1);
   return part(
-    "By iteration",
+    "By iteration or example",
     iterations(site, state.chosen),
     element(
       "div",

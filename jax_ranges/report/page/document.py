@@ -1,9 +1,9 @@
 """The document: everything that the page shows, as plain values for JSON. Nothing here draws.
 
     {"title": ..., "formats": [{"name": ..., "least": "-448.0", "largest": "448.0",
-                                "smallest": "0.001953125"}, ...],
+                                "smallest": "0.001953125", "top": 8, "bottom": -9}, ...],
      "gauge": {"low": -10, "high": 16, "floats": true}, "compared": false,
-     "outlier": {"site": 7, "iteration": null, "layer": ..., "ratio": 8.5, "others": 5} or null,
+     "outlier": {"site": 7, "index": null, "layer": ..., "ratio": 8.5, "sizes": [...], "top": 0},
      "families": [[3, 7, 11], ...],
      "scopes": [["encoder", -1], ["layer_0", 0], ...],          label and scope above
      "sites": [{"scope": 1, "label": "add", "primitive": "add", "dtype": "f32", "shape": "[8]",
@@ -14,10 +14,11 @@
 Numbers of sites are texts that hold them exactly, which a reader can see and JavaScript reads; it
 has no integers beyond 2**53. What is false, empty or not known is left out of a site.
 
-`over` are the indices of the formats with an end that something seen is beyond. `each` (stacked
-and vmapped sites) has such a `seen` for each index of the leading axes, `exponents` the counts of
-`jr.Exponents()`; in a comparison `before` is what was `seen` then, and `changes` and `score` are
-those of `jr.diff`.
+`top` and `bottom` are the exponents of a format's largest and smallest number, and `outlier` is
+what `families.outlier` found, or null. `over` are the indices of the formats with an end that
+something seen is beyond. `each` (stacked and vmapped sites) has such a `seen` for each index of
+the leading axes, `exponents` the counts of `jr.Exponents()`; in a comparison `before` is what was
+`seen` then, and `changes` and `score` are those of `jr.diff`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from typing import Any
 
 import numpy as np
 
+from jax_ranges import rounding
 from jax_ranges.diff import DiffRow, diff
 from jax_ranges.files.as_json import plain
 from jax_ranges.files.numbers import number_text
@@ -98,7 +100,12 @@ def _entries(ranges: Ranges) -> list[Entry]:
 
 def _format(fmt: Format) -> Plain:
     ends = {"least": fmt.least, "largest": fmt.largest, "smallest": fmt.smallest_subnormal}
-    return {"name": fmt.name, **{name: repr(end) for name, end in ends.items()}}
+    return {
+        "name": fmt.name,
+        **{name: repr(end) for name, end in ends.items()},
+        "top": fmt.max_exponent,
+        "bottom": rounding.exponent_of(fmt.smallest_subnormal),
+    }
 
 
 # -- scopes -----------------------------------------------------------------------------------

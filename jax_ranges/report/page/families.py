@@ -27,17 +27,20 @@ class Outlier:
 
     Attributes:
       site: its index.
-      iteration: of a stacked loop (the index in its last leading axis), or None.
-      layer: the scopes up to the last one with a number; those above the operation in a loop.
+      index: in the last of its leading axes if it stands out among iterations or examples, or
+        None if among layers.
+      layer: the scopes up to the last one with a number; "" among iterations or examples.
       ratio: its largest magnitude over the median of the others'.
-      others: how many others there are.
+      sizes: the largest magnitudes of all; None where none is known or finite.
+      top: which of these is its own.
     """
 
     site: int
-    iteration: int | None
+    index: int | None
     layer: str
     ratio: float
-    others: int
+    sizes: tuple[float | None, ...]
+    top: int
 
 
 def families(rows: Sequence[Row]) -> list[list[int]]:
@@ -75,15 +78,15 @@ def _pattern(row: Row) -> str:
 
 def _outliers(rows: Sequence[Row]) -> Iterator[Outlier]:
     for members in families(rows):
-        sizes = [_size(rows[i]) for i in members]
-        top = _exceeding(sizes)
-        if top is not None:
-            site = members[top[0]]
-            yield Outlier(site, None, _layer(rows[site]), *top[1:])
+        sizes = _sizes([_size(rows[i]) for i in members])
+        top, ratio = _exceeding(sizes)
+        site = members[top]
+        yield Outlier(site, None, _layer(rows[site]), ratio, sizes, top)
     for site, row in enumerate(rows):
-        top = _exceeding(row.each) if isinstance(row.min, float) else None
-        if top is not None:
-            yield Outlier(site, top[0], row.scope, *top[1:])
+        if isinstance(row.min, float) and row.each:
+            sizes = _sizes(row.each)
+            top, ratio = _exceeding(sizes)
+            yield Outlier(site, top, "", ratio, sizes, top)
 
 
 def _size(row: Row) -> float | None:
@@ -91,14 +94,18 @@ def _size(row: Row) -> float | None:
     return row.amax if isinstance(row.min, float) else None
 
 
-def _exceeding(sizes: Sequence[float | None]) -> tuple[int, float, int] | None:
-    """Which is the largest, its ratio to the median of the others, and how many these are."""
-    known = [i for i, size in enumerate(sizes) if size is not None and math.isfinite(size)]
+def _sizes(found: Sequence[float | None]) -> tuple[float | None, ...]:
+    return tuple(size if size is not None and math.isfinite(size) else None for size in found)
+
+
+def _exceeding(sizes: Sequence[float | None]) -> tuple[int, float]:
+    """Which is the largest, and its ratio to the median of the others; 0 if nothing says."""
+    known = [(size, -i) for i, size in enumerate(sizes) if size is not None]
     if len(known) < FEWEST:
-        return None
-    top = max(known, key=lambda i: (sizes[i], -i))
-    usual = statistics.median(sizes[i] or 0.0 for i in known if i != top)
-    return (top, (sizes[top] or 0.0) / usual, len(known) - 1) if usual else None
+        return 0, 0.0
+    largest, place = max(known)
+    usual = statistics.median(size for size, other in known if other != place)
+    return -place, largest / usual if usual else 0.0
 
 
 def _layer(row: Row) -> str:

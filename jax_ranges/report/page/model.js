@@ -71,7 +71,7 @@ function seenOf(plain = {}) {
 function formatOf(plain) {
   const numbers = Object.entries(plain).map(([key, value]) => [
     key,
-    key === "name" ? value : numeric(value),
+    key === "name" ? value : numeric(String(value)),
   ]);
   return { ...Object.fromEntries(numbers), texts: plain };
 }

@@ -92,7 +92,7 @@ export function histogram(site, format) {
   const { first, positive, negative } = site.exponents;
   const zero = negative.some((count) => count > 0) ? HEIGHT / 2 : HEIGHT; // one side only where there is one
   const width = WIDTH / positive.length;
-  const ends = [Math.log2(format.smallest), Math.log2(format.largest)].filter(
+  const ends = [format.bottom, Math.log2(format.largest)].filter(
     (e) => e > first && e < first + positive.length,
   );
   const height = (count) =>
@@ -145,7 +145,7 @@ export function columns(sizes, top) {
   const several = Math.ceil(sizes.length / MOST_COLUMNS);
   const heights = [];
   for (let k = 0; k < sizes.length; k += several) {
-    heights.push(Math.max(...sizes.slice(k, k + several).filter(Number.isFinite), 0));
+    heights.push(Math.max(...sizes.slice(k, k + several).filter((size) => size !== null), 0));
   }
   const largest = Math.max(...heights) || 1;
   const made = heights.map((height, k) => {

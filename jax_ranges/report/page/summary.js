@@ -16,7 +16,7 @@ export function drawSummary(model, state, act) {
 }
 
 function formatCards(model, state, act) {
-  const floats = model.sites.filter((site) => site.float).length;
+  const floats = model.sites.filter((site) => site.float && site.seen.known).length;
   const buttons = model.formats.map((format, i) =>
     formatButton(model, state, act, format, i, floats),
   );
@@ -62,13 +62,12 @@ function outlierCard(model, act) {
   const found = model.outlier;
   if (!found) return largestCard(model, act);
   const site = model.sites[found.site];
-  const inLoop = found.iteration !== null;
-  const layer = inLoop ? `iteration ${found.iteration}` : found.layer;
-  const rest = inLoop ? site.name : site.name.slice(found.layer.length + 1);
-  const [sizes, top] = inLoop
-    ? [lastAxis(site), found.iteration]
-    : [site.family.map((i) => model.sites[i].seen.size), site.family.indexOf(site.index)];
-  const size = inLoop ? sizes[found.iteration] : site.seen.size;
+  const isLayer = found.index === null;
+  const [title, figure, rest] = isLayer
+    ? ["Layer that stands out", found.layer, site.name.slice(found.layer.length).replace(/^\//, "")]
+    : ["Iteration or example that stands out", `index ${found.index}`, site.name];
+  const others = found.sizes.filter((size) => size !== null).length - 1;
+  const says = `reaches ${compact(found.sizes[found.top])}: ${ratioText(found.ratio)} the median of the ${grouped(others)} others`;
   return element(
     "button",
     {
@@ -78,34 +77,18 @@ function outlierCard(model, act) {
       title: site.name,
       click: () => act.open(site),
     },
-    element("h2", {}, inLoop ? "Iteration that stands out" : "Layer that stands out"),
+    element("h2", {}, title),
     element(
       "div",
       { class: "outlier-body" },
       element(
         "div",
         {},
-        element("span", { class: "figure" }, layer),
+        element("span", { class: "figure" }, figure),
         element("span", { class: "line" }, element("code", {}, rest)),
-        element(
-          "span",
-          { class: "line dim" },
-          `reaches ${compact(size)}: ${ratioText(found.ratio)} the median of the ${grouped(found.others)} others`,
-        ),
+        element("span", { class: "line dim" }, says),
       ),
-      columns(sizes, top),
-    ),
-  );
-}
-
-/** The largest magnitude at each index of the last leading axis. */
-function lastAxis(site) {
-  const length = site.lead.at(-1);
-  const total = site.lead.reduce((product, n) => product * n, 1);
-  if (site.each.length !== total) return site.each.map((seen) => seen.size);
-  return Array.from({ length }, (_, k) =>
-    Math.max(
-      ...site.each.filter((seen, i) => i % length === k && seen.known).map((seen) => seen.size),
+      columns(found.sizes, found.top),
     ),
   );
 }
