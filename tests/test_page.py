@@ -674,6 +674,7 @@ def test_stacked_loops_are_drawn_by_iteration(shown: Any) -> None:
     _, ranges = jr.ranges(deep, loops="stack")(jnp.float32(2.0))
     page = shown(ranges)
     assert "index 2" in page.text("#outlier")
+    assert page.do("return document.querySelectorAll('#body .each i').length") == 5
     page.click("#outlier")
     titles = page.texts("#details svg g title")
     expected = [

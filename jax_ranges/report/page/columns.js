@@ -5,6 +5,7 @@ import { compact, short } from "./numbers.js";
 import { isGauged } from "./model.js";
 import { axis, bar } from "./bars.js";
 import { heat } from "./heat.js";
+import { columns } from "./plots.js";
 
 const NARROW = 620;
 const MIDDLE = 800;
@@ -42,6 +43,7 @@ export function columnsFor(model, state, width) {
     },
     ...(state.view === "heat" ? [] : ends()),
     state.view === "heat" ? heatColumn() : barColumn(model, state, width),
+    ...(model.sites.some((site) => site.each.length) ? [eachColumn()] : []),
     ...(model.compared ? moves() : []),
     {
       id: "source",
@@ -177,6 +179,18 @@ function heatColumn() {
           state.exponents.place(end),
         ),
       ),
+  };
+}
+
+function eachColumn() {
+  const sizes = (site) => site.each.map(({ size }) => (Number.isFinite(size) ? size : null));
+  return {
+    id: "each",
+    title: "Each",
+    kind: "each",
+    width: 92,
+    from: MIDDLE,
+    cell: (site) => (site.each.length ? columns(sizes(site)) : ""),
   };
 }
 

@@ -140,8 +140,8 @@ export function histogram(site, format) {
 
 const MOST_COLUMNS = 32;
 
-/** Columns whose heights are the sizes; one stands out. Of many, several are drawn as one. */
-export function columns(sizes, top) {
+/** Columns whose heights are the sizes; one may stand out. Of many, several are drawn as one. */
+export function columns(sizes, top = -1) {
   const several = Math.ceil(sizes.length / MOST_COLUMNS);
   const heights = [];
   for (let k = 0; k < sizes.length; k += several) {
