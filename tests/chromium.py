@@ -77,8 +77,13 @@ class Chromium:
 
     def click(self, selector: str, text: str = "") -> None:
         """Click the first element that is drawn and has this text in it, as a hand would."""
+        self.settle()
         found = self.driver.find_elements("css selector", selector)
         next(e for e in found if e.is_displayed() and text in e.text).click()
+
+    def settle(self) -> None:
+        """Wait until what a frame draws is drawn."""
+        self.do("return new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
 
     def press(self, *keys: str) -> None:
         """Keys for what has the focus, by the names of JavaScript."""

@@ -625,7 +625,7 @@ def test_of_ten_thousand_sites_only_those_in_view_are_in_the_document(shown: Any
     assert 20 < len(sites_in(page)) < 60
     page.do("document.getElementById('scroller').focus()")
     page.press("End")
-    page.do("return new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    page.settle()
     assert sites_in(page)[-1] == "net/block_199/sub.49" and len(sites_in(page)) < 60
     page.click("th button", "Max")
     assert sites_in(page)[0] == "net/block_199/sub.49"

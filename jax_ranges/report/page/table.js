@@ -16,9 +16,7 @@ export class Table {
     this.sites = [];
     this.scroller.addEventListener("scroll", () => this.drawLines(), { passive: true });
     this.scroller.addEventListener("keydown", (event) => this.pressed(event));
-    new ResizeObserver(() => this.state && this.draw(this.state, this.sites)).observe(
-      this.scroller,
-    );
+    new ResizeObserver(() => this.state && this.resized()).observe(this.scroller);
   }
 
   draw(state, sites) {
@@ -35,6 +33,16 @@ export class Table {
     this.drawLines();
     this.scroller.setAttribute("aria-rowcount", sites.length + 1);
     byId("nothing").hidden = sites.length > 0;
+    this.drawn = this.room();
+  }
+
+  /** Draws anew if there is more or less room than there was. */
+  resized() {
+    if (this.room() !== this.drawn) this.draw(this.state, this.sites);
+  }
+
+  room() {
+    return `${this.scroller.clientWidth} ${this.scroller.clientHeight}`;
   }
 
   drawHead() {
