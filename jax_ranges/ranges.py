@@ -309,7 +309,11 @@ class Ranges(Mapping[str, Range]):
             if mask is not None and axes:
                 state = _masked(group, state, axes, mask)
             flat = replace(group, lead=())
-            blocks.append(Block({flat: jax.tree.leaves(stat.reduce(state, axes))}))
+            none = 0 in leaves[0].shape[:axes]  # a loop of no trips, vmap over no examples
+            reduced = (
+                _unobserved(group, leaves[0].shape[axes]) if none else stat.reduce(state, axes)
+            )
+            blocks.append(Block({flat: jax.tree.leaves(reduced)}))
             moved[g] = (flat, filled.get(flat, 0))
             filled[flat] = filled.get(flat, 0) + leaves[0].shape[axes]
         groups = tuple(filled)
@@ -412,6 +416,11 @@ def _masked(group: Group, state: Any, axes: int, mask: Any) -> Any:
         for leaf, empty in zip(leaves, group.leaves, strict=True)
     ]
     return group.treedef.unflatten(kept)
+
+
+def _unobserved(group: Group, rows: int) -> list[Any]:
+    """The identity, in so many rows."""
+    return [jnp.broadcast_to(leaf.array(), (rows, *leaf.shape)) for leaf in group.leaves]
 
 
 # -- ranges put together site by site ---------------------------------------------------------

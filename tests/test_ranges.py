@@ -167,6 +167,17 @@ def test_an_empty_selection_says_what_there_is():
         taken(select=[3])
 
 
+@pytest.mark.parametrize("stats", [jr.MinMax(), (jr.MinMax(), jr.Histogram(8), jr.Health())])
+def test_reducing_a_loop_of_no_trips_is_not_observed(stats):
+    def f(x):
+        return jax.lax.scan(lambda x, w: (x * w, None), jnp.exp(x), jnp.ones(0))
+
+    ranges = jr.ranges(f, loops="stack", stats=stats)(jnp.ones(2))[1].reduce()
+    assert not ranges["scan/mul"].observed and ranges["exp"].observed
+    for stat in ranges.stats[1:]:
+        assert ranges.of("scan/mul", stat).total == 0
+
+
 def test_reduce_takes_a_mask_over_the_leading_axes():
     xs = jnp.array([[1.0, 2.0], [30.0, 40.0]])
     ranges = jax.vmap(jax.vmap(jr.ranges(jnp.negative)))(xs)[1]

@@ -39,7 +39,7 @@ def write(records: Sequence[Record], delimiter: str = " ") -> str:
     operations: dict[str, int] = {}
     lines = []
     for record in records:
-        index = operations.setdefault(_operation(record.site), len(operations))
+        index = operations.setdefault(operation_of(record.site), len(operations))
         lines.append(delimiter.join([str(index), *_fields(record, delimiter)]) + "\n")
     return "".join(lines)
 
@@ -60,7 +60,7 @@ def check_delimiter(delimiter: str) -> None:
         )
 
 
-def _operation(site: Site) -> str:
+def operation_of(site: Site) -> str:
     """The same for all outputs of an equation: a further one is called `sort[1]`."""
     return site.name.removesuffix(f"[{site.output}]") if site.output else site.name
 
