@@ -15,6 +15,7 @@ import json
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from jax_ranges.diff import Diff, diff
 from jax_ranges.files import as_json, format_of, load, rendered
 from jax_ranges.files.atomic import write_atomically
 from jax_ranges.files.records import records_of
-from jax_ranges.ranges import Ranges
+from jax_ranges.ranges import Ranges, UnknownSiteError
 from jax_ranges.site import chosen
 
 Result = tuple[str, int]
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
     except KeyboardInterrupt:
         return 130
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, UnknownSiteError) as error:
         print(f"jax-ranges: {_message(error)}", file=sys.stderr)
         return 2
     except Exception:  # a mistake of ours; Python's 1 would say that there are differences
@@ -108,6 +109,8 @@ def _merge(options: argparse.Namespace) -> Result:
 
 
 def _export(options: argparse.Namespace) -> Result:
+    if options.as_ not in HANDED and (options.names, options.unfit) != (None, None):
+        raise ValueError(f"--names and --unfit go with --for, and this is {options.as_}")
     return _written(options, options.as_)
 
 
@@ -115,7 +118,8 @@ def _written(options: argparse.Namespace, as_: Any) -> Result:
     if options.delimiter is not None and as_ != "text":
         raise ValueError(f"--delimiter is for Caffe2's text, and this is {as_}")
     delimiter = " " if options.delimiter is None else options.delimiter.replace("\\t", "\t")
-    text = rendered(_loaded(options), as_, delimiter)
+    ranges = _loaded(options)
+    text = _handed(ranges, options) if as_ in HANDED else rendered(ranges, as_, delimiter)
     if options.output is None:
         return text, 0
     write_atomically(Path(options.output), text)
@@ -128,6 +132,46 @@ def _html(options: argparse.Namespace) -> Result:
     formats = options.format or None
     text = _loaded(options).to_html(options.output, before=before, formats=formats, title=title)
     return text or "", 0
+
+
+HANDED = {
+    "scales": "JSON of int8 scales and zero points by name",
+    "onnxruntime": "the cache of quantize_static",
+    "tensorrt": "a calibration cache",
+    "caffe2-qparams": "lines of quantization parameters",
+    "caffe2-histograms": "lines of histograms",
+}
+"""What is handed over to other tools; see `jax_ranges.handover`, which knows more of them."""
+
+
+def _handed(ranges: Ranges, options: argparse.Namespace) -> str:
+    from jax_ranges import handover
+
+    write: dict[str, Callable[..., Any]] = {
+        "scales": handover.scales,
+        "onnxruntime": handover.onnxruntime_ranges,
+        "tensorrt": handover.tensorrt_cache,
+        "caffe2-qparams": handover.caffe2_qparams,
+        "caffe2-histograms": handover.caffe2_histograms,
+    }
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", handover.UnfitSiteWarning)
+        made = write[options.as_](ranges, _names(options.names), unfit=options.unfit or "error")
+    for each in said:
+        print(f"jax-ranges: {each.message}", file=sys.stderr)
+    return made if isinstance(made, str) else json.dumps(made, indent=1) + "\n"
+
+
+def _names(file: str | None) -> dict[str, str] | None:
+    if file is None:
+        return None
+    try:
+        names = json.loads(Path(file).read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is no JSON: {error}") from error
+    if not (isinstance(names, dict) and all(isinstance(name, str) for name in names.values())):
+        raise ValueError(f'{file} is no JSON object of names by site, {{"encoder/add": "y", ...}}')
+    return names
 
 
 def _loaded(options: argparse.Namespace) -> Ranges:
@@ -224,13 +268,17 @@ examples:
 
 EXPORT = """\
 Write ranges in another format, to standard output or to a file. All formats hold the same
-numbers, exactly; JSON alone holds stacked ranges (others merge them) and the operands of sites."""
+numbers, exactly; JSON alone holds stacked ranges (others merge them) and the operands of sites.
+
+Or hand scales over to other tools, stacked ranges merged. That a site was not observed, or saw a
+NaN or an infinity, is an error then."""
 
 EXPORT_EPILOG = """\
 examples:
   jax-ranges export r.json --csv -o r.csv
   jax-ranges export r.json --caffe2 --delimiter '\\t' | cut -f 4-6
-  jax-ranges export dump_*.txt --json -o all.json"""
+  jax-ranges export dump_*.txt --json -o all.json
+  jax-ranges export r.json --for tensorrt --unfit skip -o calibration.cache"""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -328,7 +376,19 @@ def _export_options(parser: Parser) -> None:
         ("--json", "json", "JSON, all there is"),
     ):
         formats.add_argument(flag, dest="as_", action="store_const", const=as_, help=what)
+    tools = "; ".join(f"{tool}: {what}" for tool, what in HANDED.items())
+    formats.add_argument("--for", dest="as_", choices=HANDED, metavar="TOOL", help=tools)
     parser.add_argument("--output", "-o", metavar="OUT", help="the file (default: standard output)")
+    parser.add_argument(
+        "--names",
+        metavar="FILE",
+        help="with --for: JSON with the tool's names of tensors, by site; these sites only",
+    )
+    parser.add_argument(
+        "--unfit",
+        choices=("error", "skip"),
+        help="with --for: skip leaves out sites that no scale can be made of (default: error)",
+    )
     _delimiter(parser)
 
 

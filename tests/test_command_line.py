@@ -19,6 +19,7 @@ import pytest
 from rich.console import Console
 
 import jax_ranges as jr
+from jax_ranges import handover
 from jax_ranges.__main__ import main
 from jax_ranges.diff import diff
 from jax_ranges.files import rendered
@@ -128,7 +129,7 @@ def test_no_backend_is_needed_at_all_to_show_and_to_compare():
         ("merge a.json -o missing/c.csv", "missing: there is no such folder\n"),
         ("show", "the following arguments are required: FILE"),
         ("", "the following arguments are required: COMMAND"),
-        ("export a.json", "one of the arguments --csv --caffe2 --json is required"),
+        ("export a.json", "one of the arguments --csv --caffe2 --json --for is required"),
     ],
 )
 def test_what_goes_wrong_is_said_without_a_traceback_and_the_code_is_2(line, message):
@@ -266,6 +267,51 @@ def test_export_writes_any_format_to_the_output_or_a_file(capsys):
         assert Path("out.any").read_text() == rendered(ranges, as_)
     rows = list(csv.DictReader(called(capsys, "export stacked.json --csv")[1].splitlines()))
     assert [(row["name"], row["max"]) for row in rows] == [("neg", "-1.0")]
+
+
+@pytest.mark.usefixtures("folder")
+def test_export_hands_scales_over(capsys):
+    ranges = jr.load("a.json").reduce()
+    for tool, expected in {
+        "tensorrt": handover.tensorrt_cache(ranges),
+        "caffe2-qparams": handover.caffe2_qparams(ranges),
+        "scales": json.dumps(handover.scales(ranges), indent=1) + "\n",
+        "onnxruntime": json.dumps(handover.onnxruntime_ranges(ranges), indent=1) + "\n",
+    }.items():
+        assert called(capsys, f"export a.json --for {tool}") == (0, expected, "")
+        assert called(capsys, f"export a.json --for {tool} -o out.any") == (0, "", "")
+        assert Path("out.any").read_text() == expected
+    measured = jr.ranges(model, stats=(jr.MinMax(), jr.Histogram(bins=8)))(jnp.array([1.0, 2.0]))[1]
+    measured.save("histograms.json")
+    expected = handover.caffe2_histograms(measured)
+    assert called(capsys, "export histograms.json --for caffe2-histograms") == (0, expected, "")
+
+
+@pytest.mark.usefixtures("folder")
+def test_export_of_scales_takes_names_and_says_what_is_unfit(capsys):
+    ranges = jr.load("a.json")
+    Path("names.json").write_text('{"Encoder/exp": "Y"}')
+    out = handover.tensorrt_cache(ranges, {"Encoder/exp": "Y"})
+    assert called(capsys, "export a.json --for tensorrt --names names.json") == (0, out, "")
+    code, out, error = called(capsys, "export b.txt --for scales")
+    assert (code, out) == (2, "") and "'Encoder/attn/log' (an infinity was seen)" in error
+    code, out, error = called(capsys, "export b.txt --for scales --unfit skip")
+    assert code == 0 and "Encoder/attn/log" not in json.loads(out)
+    assert error.startswith("jax-ranges: 1 of ") and "they are left out" in error
+
+    Path("names.json").write_text('{"Encoder/ex": "Y"}')
+    code, _, error = called(capsys, "export a.json --for scales --names names.json")
+    assert code == 2 and "names= has 'Encoder/ex', which is no site; the nearest are" in error
+    for text, message in {
+        "[1]": "is no JSON object of",
+        '{"a": 1}': "is no",
+        "{": "is no JSON: ",
+    }.items():
+        Path("names.json").write_text(text)
+        code, _, error = called(capsys, "export a.json --for scales --names names.json")
+        assert code == 2 and f"names.json {message}" in error
+    code, _, error = called(capsys, "export a.json --csv --unfit skip")
+    assert code == 2 and "--names and --unfit go with --for, and this is csv" in error
 
 
 @pytest.mark.usefixtures("folder")
