@@ -646,6 +646,14 @@ def test_fixed_ranges_come_back_exactly(ends):
     assert float(lo) - step <= min(*ends, 0) and max(*ends, 0) <= float(hi) + step
 
 
+def test_types_in_rules_may_be_dtypes(tmp_path):
+    ranges = jr.ranges(lambda p, x: dense(p, x, "Net"), inputs=True)(KERNEL, jnp.ones(2))[1]
+    types = {"act_qtype": jnp.float8_e4m3fn, "weight_qtype": None}
+    (rule,) = handover.qwix_rules(ranges, **types, file=tmp_path / "rules.json")
+    assert (rule["act_qtype"], rule["weight_qtype"]) == ("float8_e4m3fn", None)
+    assert json.loads((tmp_path / "rules.json").read_text()) == [rule]
+
+
 def test_paths_in_rules_are_regular_expressions():
     def f(params, x):
         with jax.named_scope("Net"):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from jax_ranges.files import File
 from jax_ranges.formats import FormatLike
@@ -25,8 +26,8 @@ def qwix_rules(
     ranges: Ranges,
     names: Names = None,
     *,
-    weight_qtype: str | None = "int8",
-    act_qtype: str = "int8",
+    weight_qtype: FormatLike | None = "int8",
+    act_qtype: FormatLike = "int8",
     symmetric: bool = True,
     root: str | None = None,
     weight_inputs: Select = None,
@@ -46,7 +47,8 @@ def qwix_rules(
       ranges: of the model as it is, with `inputs=True`, of operands too; leading axes are merged.
       names: the paths of modules, by the site of a product; by default those of flax's modules,
         see `jax_ranges.handover`.
-      weight_qtype, act_qtype: of the rules; the latter a format of `jax_ranges.formats`.
+      weight_qtype, act_qtype: of the rules, names or dtypes; the latter one that
+        `jax_ranges.formats` knows.
       symmetric: ranges are, and so qwix has no zero points; it needs that of floats, and of an
         einsum of two activations.
       root: the scope of the model, if there are several, or scopes around it.
@@ -78,8 +80,8 @@ def qwix_rules(
     rules = [
         {
             "module_path": re.escape(module),
-            "weight_qtype": weight_qtype,
-            "act_qtype": act_qtype,
+            "weight_qtype": _named(weight_qtype),
+            "act_qtype": _named(act_qtype),
             "act_calibration_method": _fixed(source, act_qtype, symmetric, how),
         }
         for module, source in found.items()
@@ -88,7 +90,11 @@ def qwix_rules(
     return rules
 
 
-def _fixed(source: Source, qtype: str, symmetric: bool, how: dict[str, Any]) -> str:
+def _named(qtype: Any) -> str | None:
+    return qtype if qtype is None or isinstance(qtype, str) else np.dtype(qtype).name
+
+
+def _fixed(source: Source, qtype: FormatLike, symmetric: bool, how: dict[str, Any]) -> str:
     if symmetric:
         most = amax(source, qtype, **how)
         return f"fixed,{text(-most)},{text(most)}"
