@@ -60,6 +60,7 @@ class Chromium:
 
     def text(self, selector: str) -> str:
         """The text of the first element, as it is drawn."""
+        self.settle()
         return self.do("return document.querySelector(arguments[0])?.innerText ?? ''", selector)
 
     def texts(self, selector: str) -> list[str]:
@@ -72,6 +73,7 @@ class Chromium:
         return self.do(script, selector, name)
 
     def visible(self, selector: str) -> bool:
+        self.settle()
         script = "return Boolean(document.querySelector(arguments[0])?.checkVisibility())"
         return self.do(script, selector)
 
