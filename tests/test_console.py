@@ -28,7 +28,8 @@ from jax_ranges.report.order import ORDERS, excerpt
 from jax_ranges.report.rows import Row, name_parts, rows_of
 from jax_ranges.report.tables import plain, ranges_table
 from jax_ranges.report.tree import tree_lines
-from test_report import ARGUMENTS, UNSEEN, assert_golden, made, program
+from test_report import ARGUMENTS, UNSEEN, made, program
+from tests.compare import assert_golden
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +22,8 @@ from jax_ranges.report.diff_table import diff_table
 from jax_ranges.report.tables import plain
 from jax_ranges.site import Site
 from jax_ranges.stats import MinMax, extrema_of
+from tests.compare import assert_golden
 
-GOLDEN = Path(__file__).parent / "golden"
 INF, NAN = math.inf, math.nan
 FLOAT64 = np.dtype(np.float64)
 
@@ -265,13 +263,6 @@ def moved() -> Diff:
         "a new\x1b[31mone": [5],
     }
     return diff(made(a), made(b), threshold=0.1)
-
-
-def assert_golden(name: str, text: str) -> None:
-    file = GOLDEN / name
-    if os.environ.get("UPDATE_GOLDEN"):
-        file.write_text(text + "\n", encoding="utf-8")
-    assert text + "\n" == file.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("width", [80, 160])
