@@ -380,6 +380,11 @@ def test_it_fits_any_width(advice, width):
     assert max(map(len, lines)) <= max(width, 50)
 
 
+def test_names_of_wide_characters_keep_their_ends():
+    text = plain(advise(made({"漢字" * 40 + "/add": np.float32([1])})), 80)
+    assert "…/add" in text
+
+
 def test_its_repr_is_plain_text(advice):
     text = repr(advice)
     assert text.startswith("Advice: 7 sites, the riskiest first · float8_e4m3fn is safe at 5")

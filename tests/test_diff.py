@@ -289,3 +289,9 @@ def test_its_repr_is_plain_text(moved):
     same = made({"x": [1]})
     assert repr(diff(same, same)) == "Diff: 0 of 1 site changed · 0 beyond 0"
     assert plain(diff(same, same), 80) == "0 of 1 site changed · 0 beyond 0"
+
+
+def test_names_of_wide_characters_keep_their_ends():
+    name = "漢字" * 40 + "/add"
+    text = plain(diff(made({name: [1]}), made({name: [2]})), 80)
+    assert "…/add" in text
