@@ -100,7 +100,7 @@ class Caller:
             f"shape of its arrays and each value of its other arguments. If an argument counts "
             f"something, pass an array: jnp.asarray(step)",
             RuntimeWarning,
-            stacklevel=6,
+            stacklevel=5,  # the call of the net
         )
 
 

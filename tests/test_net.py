@@ -812,8 +812,9 @@ def test_many_programs_are_worth_a_warning(monkeypatch):
     net = jr.Net(lambda x, step: x + step)
     for step in range(2):
         net(jnp.ones(2), step)
-    with pytest.warns(RuntimeWarning, match="compiled 3 programs.*jnp.asarray"):
+    with pytest.warns(RuntimeWarning, match="compiled 3 programs.*jnp.asarray") as warned:
         net(jnp.ones(2), 2)
+    assert [w.filename for w in warned] == [__file__]  # it points to the call
 
 
 def test_calibrating_a_stopped_net_is_a_mistake():
