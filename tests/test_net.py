@@ -812,6 +812,38 @@ def test_what_holds_a_net_of_its_own_method_is_freed():
     assert gone() is None
 
 
+def test_an_error_of_the_function_comes_alone():
+    def fails(x):
+        raise ZeroDivisionError("mine")
+
+    with pytest.raises(ZeroDivisionError, match="mine") as failed:
+        jr.Net(fails)(jnp.ones(2))
+    assert failed.value.__context__ is None  # no "During handling of the above exception"
+
+
+class StopsWhenHashed:
+    """A static argument that stops an observer, as another thread might, after the call began."""
+
+    def __init__(self):
+        self.observer = None
+
+    def __hash__(self):
+        if self.observer is not None:
+            self.observer.stop()
+            self.observer = None
+        return 1
+
+
+def test_what_is_stopped_while_a_call_compiles_may_be_resumed():
+    net, meanwhile = jr.Net(lambda x, other: x + x), StopsWhenHashed()
+    net(jnp.float32(1), None)
+    observer = meanwhile.observer = net["add"]
+    net(jnp.float32(2), meanwhile)
+    observer.resume()
+    net(jnp.float32(3), meanwhile)
+    assert observer.get_info().max == 6
+
+
 def test_a_net_decorates_a_method():
     class Model:
         @jr.Net
