@@ -18,6 +18,7 @@ from jax_ranges.site import NothingSelectedError, selector
 from jax_ranges.transform import Options
 
 MANY_PROGRAMS = 50
+_UNKNOWN = object()
 
 
 class Caller:
@@ -32,7 +33,7 @@ class Caller:
         self._fun, self._bound = _with_bound(fun)
         self._info = compat.jit_arguments(self._fun)
         self._options, self._recorder = options, recorder
-        self._programs: dict[Hashable, Program | None] = {}
+        self._programs: dict[Hashable, Any] = {}  # programs, None where nothing is observed
         self._compiling = threading.RLock()
         self._have_variables: dict[Any, bool] = {}
 
@@ -45,17 +46,18 @@ class Caller:
             )
         args = (*self._bound, *args)
         leaves, tree = jax.tree.flatten((args, kwargs))
+        excluded = self.excluded  # which another thread may change at any moment
         kind = (
-            self.excluded,
+            excluded,
             kind_of_call(self._info, args, kwargs, leaves, tree),
             self._sharing(args, kwargs, tree),
         )
         try:
-            program = self._programs[kind]
-        except KeyError:
-            program = self._compiled(kind, args, kwargs)
+            program = self._programs.get(kind, _UNKNOWN)
         except TypeError as error:
             raise _unhashable(leaves, error) from error
+        if program is _UNKNOWN:
+            program = self._compiled(kind, args, kwargs, excluded)
         if program is None:
             return self._fun(*args, **kwargs)
         return program.run(leaves, args, kwargs)
@@ -68,12 +70,15 @@ class Caller:
             has_variables = self._have_variables[tree] = any(map(is_variable, leaves))
         return tuple(shared_variables((args, kwargs))) if has_variables else ()
 
-    def _compiled(self, kind: Hashable, args: Any, kwargs: Any) -> Program | None:
+    def _compiled(
+        self, kind: Hashable, args: Any, kwargs: Any, excluded: frozenset[str]
+    ) -> Program | None:
         with self._compiling:
             if kind not in self._programs:
-                program = self._programs[kind] = self._compile(args, kwargs, self.excluded)
+                program = self._compile(args, kwargs, excluded)
                 if program is not None:
-                    self._recorder.add(program)
+                    self._recorder.add(program)  # before anybody can run it
+                self._programs[kind] = program
                 if len(self._programs) == MANY_PROGRAMS:
                     self._warn_of_many()
             return self._programs[kind]
@@ -100,7 +105,7 @@ class Caller:
             f"shape of its arrays and each value of its other arguments. If an argument counts "
             f"something, pass an array: jnp.asarray(step)",
             RuntimeWarning,
-            stacklevel=6,
+            stacklevel=5,  # the call of the net
         )
 
 

@@ -140,24 +140,27 @@ the site and give that
     """
     target = target_of(format_of(format), symmetric, narrow)
     chooser_options = _checked(method, options)
-    histogram = not isinstance(source, Range)
-    if histogram and not (hasattr(source, "edges") and hasattr(source, "counts")):
-        raise TypeError(
-            f"a scale is made of a jr.Range or of a histogram with edges and counts; got "
-            f"{type(source).__name__}"
-        )
-    if not histogram and method != "minmax":
+    how = {"power_of_two": power_of_two, "margin": margin}
+    _check_source(source, method)
+    if isinstance(source, Range):
+        found = _of_range(source, target, how)
+    else:
+        found = _of_histogram(source, target, method, chooser_options, how)
+    return replace(found, axis=axis)
+
+
+def _check_source(source: Any, method: str) -> None:
+    if not isinstance(source, Range):
+        if not (hasattr(source, "edges") and hasattr(source, "counts")):
+            raise TypeError(
+                f"a scale is made of a jr.Range or of a histogram with edges and counts; got "
+                f"{type(source).__name__}"
+            )
+    elif method != "minmax":
         raise ValueError(
             f"method {method!r} needs a histogram, and a range has none: take jr.Histogram() at "
             f"the site and give that"
         )
-    how = {"power_of_two": power_of_two, "margin": margin}
-    found = (
-        _of_histogram(source, target, method, chooser_options, how)
-        if histogram
-        else _of_range(source, target, how)
-    )
-    return replace(found, axis=axis)
 
 
 def target_of(fmt: Format, symmetric: bool, narrow: bool = False) -> Target:

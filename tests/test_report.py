@@ -11,7 +11,6 @@ import os
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -37,8 +36,7 @@ from jax_ranges.report.rows import (
 from jax_ranges.report.tables import plain, plan_table, ranges_table, summary
 from jax_ranges.site import Site
 from jax_ranges.stats import MinMax
-
-GOLDEN = Path(__file__).parent / "golden"
+from tests.compare import assert_golden
 
 # Only operations that are exact on every machine. A text of its own, so that the lines that the
 # report names stay the same when this file changes.
@@ -106,13 +104,6 @@ def a_plan() -> jr.Plan:
         Row(Site("sum", "sum", 0, (), np.dtype("f4")), "measured", "", 1072),
     )
     return replace(jr.plan(jnp.sin)(jnp.ones((30, 40))), rows=rows)
-
-
-def assert_golden(name: str, text: str) -> None:
-    file = GOLDEN / name
-    if os.environ.get("UPDATE_GOLDEN"):
-        file.write_text(text + "\n", encoding="utf-8")
-    assert text + "\n" == file.read_text(encoding="utf-8")
 
 
 # -- the tables -------------------------------------------------------------------------------

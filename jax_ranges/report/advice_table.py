@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 
 from jax_ranges.advice import Advice, AdviceRow
 from jax_ranges.report import rows as texts
-from jax_ranges.report.grid import Cell, Column, Grid, Run, column
+from jax_ranges.report.grid import Cell, Column, Grid, column
+from jax_ranges.report.names import name_column
 from jax_ranges.report.tables import ALARM, plain
 
 UNKNOWN = "–"
-RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 Style = Callable[[AdviceRow], str]
 
@@ -45,12 +45,13 @@ def _layouts(rows: Sequence[AdviceRow]) -> list[tuple[Column, ...]]:
         cells = [text(row) for row in rows]
         return column(title, cells, lambda i, w: [(cells[i], style(rows[i]))], right=True)
 
+    names = [row.site for row in rows]
     fmt = _left("format", [row.format for row in rows], ["cyan"] * len(rows))
     bits = some("int bits", lambda row: _count(row.integer_bits))
     over = some("raw overflow", lambda row: share_text(row.unscaled.overflow, row), _overflow)
     under = some("raw underflow", lambda row: share_text(row.unscaled.underflow), _underflow)
     snr = some("raw dB", lambda row: decibels_text(row.unscaled.snr_db))
-    scale = some("scale", lambda row: power_text(row))
+    scale = some("scale", _scale_text)
     over_scaled = some("overflow", lambda row: share_text(row.overflow))
     under_scaled = some("underflow", lambda row: share_text(row.underflow))
     subnormal = some("subnormal", lambda row: share_text(row.subnormal))
@@ -61,25 +62,15 @@ def _layouts(rows: Sequence[AdviceRow]) -> list[tuple[Column, ...]]:
     scaled = (scale, over_scaled, under_scaled)
     unscaled = (fmt, bits, over, under, snr)
     return [
-        (_names(rows, 32), *unscaled, *scaled, subnormal, snr_scaled, smallest, note),
-        (_names(rows, 24), *unscaled, *scaled, snr_scaled, smallest, note),
-        (_names(rows, 24), *unscaled, *scaled, snr_scaled, smallest),
-        (_names(rows, 16), fmt, bits, over, scale, under_scaled, snr_scaled, smallest),
-        (_names(rows, 16), fmt, over, scale, snr_scaled, smallest),
-        (_names(rows, 12), fmt, scale, snr_scaled),
-        (_names(rows, 8), fmt, snr_scaled),
-        (_names(rows, 8), snr_scaled),
+        (name_column(names, 32), *unscaled, *scaled, subnormal, snr_scaled, smallest, note),
+        (name_column(names, 24), *unscaled, *scaled, snr_scaled, smallest, note),
+        (name_column(names, 24), *unscaled, *scaled, snr_scaled, smallest),
+        (name_column(names, 16), fmt, bits, over, scale, under_scaled, snr_scaled, smallest),
+        (name_column(names, 16), fmt, over, scale, snr_scaled, smallest),
+        (name_column(names, 12), fmt, scale, snr_scaled),
+        (name_column(names, 8), fmt, snr_scaled),
+        (name_column(names, 8), snr_scaled),
     ]
-
-
-def _names(rows: Sequence[AdviceRow], least: int) -> Column:
-    names = [texts.printable(row.site) for row in rows]
-
-    def cell(i: int, width: int) -> list[Run]:
-        scope, slash, last = texts.cut_name(names[i], width).rpartition("/")
-        return [(scope + slash, "dim"), (last, "")]
-
-    return column("site", names, cell, least)
 
 
 def _left(title: str, cells: Sequence[str], styles: Sequence[str]) -> Column:
@@ -110,12 +101,11 @@ def decibels_text(snr_db: float | None) -> str:
     return "exact" if math.isinf(snr_db) else f"{snr_db:.1f}"
 
 
-def power_text(row: AdviceRow) -> str:
-    """The scale as a power of two."""
+def _scale_text(row: AdviceRow) -> str:
     if row.risk is None or row.integer_bits is None:
         return UNKNOWN
     exponent = math.frexp(row.scale)[1] - 1
-    return "1" if exponent == 0 else "2" + str(exponent).translate(RAISED)
+    return "1" if exponent == 0 else texts.power_text(exponent)
 
 
 def _count(bits: int | None) -> str:

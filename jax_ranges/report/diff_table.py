@@ -9,7 +9,8 @@ from jax_ranges.diff import KINDS, Diff, DiffRow
 from jax_ranges.files.numbers import number_text as exact_text
 from jax_ranges.files.records import Record
 from jax_ranges.report import rows as texts
-from jax_ranges.report.grid import Cell, Column, Grid, Run, column
+from jax_ranges.report.grid import Cell, Column, Grid, column
+from jax_ranges.report.names import name_column
 from jax_ranges.report.tables import ALARM, plain
 
 STYLES: dict[str, str] = {
@@ -43,6 +44,7 @@ def diff_summary(diff: Diff, limit: int = 20) -> str:
 
 def _layouts(rows: Sequence[DiffRow]) -> list[tuple[Column, ...]]:
     """From wide to narrow: source and type go, then all changes but the worst, then `before`."""
+    names = [row.name for row in rows]
     pairs = [_pair(row) for row in rows]
     worst = [row.changes[0] for row in rows]
     before = _texts("before", [pair[0] for pair in pairs], lambda i: "")
@@ -54,24 +56,13 @@ def _layouts(rows: Sequence[DiffRow]) -> list[tuple[Column, ...]]:
     )
     kind = _texts("type", [_type(row) for row in rows], lambda i: "cyan")
     return [
-        (_names(rows, 40), kind, before, after, score, changes, _sources(rows)),
-        (_names(rows, 32), before, after, score, changes),
-        (_names(rows, 20), before, after, score, change),
-        (_names(rows, 16), after, score, change),
-        (_names(rows, 8), score, change),
-        (_names(rows, 8), score),
+        (name_column(names, 40), kind, before, after, score, changes, _sources(rows)),
+        (name_column(names, 32), before, after, score, changes),
+        (name_column(names, 20), before, after, score, change),
+        (name_column(names, 16), after, score, change),
+        (name_column(names, 8), score, change),
+        (name_column(names, 8), score),
     ]
-
-
-def _names(rows: Sequence[DiffRow], least: int) -> Column:
-    """The scopes stand back behind the operation."""
-    names = [texts.printable(row.name) for row in rows]
-
-    def cell(i: int, width: int) -> list[Run]:
-        scope, slash, last = texts.cut_name(names[i], width).rpartition("/")
-        return [(scope + slash, "dim"), (last, "")]
-
-    return column("site", names, cell, least)
 
 
 def _sources(rows: Sequence[DiffRow]) -> Column:

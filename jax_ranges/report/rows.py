@@ -213,6 +213,19 @@ def number_text(value: Number | None) -> str:
     return f"{digits}e{int(exponent)}" if e else digits
 
 
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def power_text(exponent: int) -> str:
+    """A power of two.
+
+    Example:
+      >>> power_text(-13)
+      '2⁻¹³'
+    """
+    return "2" + str(exponent).translate(_RAISED)
+
+
 def name_parts(name: str) -> list[str]:
     """The scopes of a name, and its last part. A slash in brackets parts nothing.
 
@@ -375,8 +388,7 @@ class Gauge:
 
     def labels(self) -> tuple[str, str]:
         """The two ends as texts: 2⁻³ and 2¹²."""
-        raised = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-        return "2" + str(self.low).translate(raised), "2" + str(self.high).translate(raised)
+        return power_text(self.low), power_text(self.high)
 
 
 def bar_text(position: float | None, width: int) -> str:

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from rich.cells import cell_len
 from rich.console import Console
 
 from jax_ranges.plan import Plan
@@ -16,6 +15,7 @@ from jax_ranges.plan import Row as PlanRow
 from jax_ranges.ranges import Ranges
 from jax_ranges.report import rows as texts
 from jax_ranges.report.grid import Cell, Column, Grid, Run, column
+from jax_ranges.report.names import cut_cells, name_column, name_runs
 from jax_ranges.report.order import Excerpt, excerpt
 from jax_ranges.report.rows import Gauge, Row, cut_name, rows_of, unreadable
 from jax_ranges.report.tree import Line, tree_lines
@@ -36,12 +36,11 @@ def ranges_table(ranges: Ranges, limit: int | None = None) -> Any:
 def plan_table(plan: Plan) -> Any:
     """A rich renderable: how the range of each site is had, why, and what it costs."""
     planned = plan.rows
-    names = [texts.printable(row.site.name) for row in planned]
     types = [texts.dtype_text(r.site.dtype) + texts.shape_text(r.site.shape) for r in planned]
     whys = [_nearby(row) for row in planned]
     elements = [f"{row.elements:,}" if row.elements else "" for row in planned]
     how = [row.how for row in planned]
-    name = column("site", names, lambda i, w: _name(names[i], w), 36)
+    name = name_column([row.site.name for row in planned], 36)
     kind = column("type", types, lambda i, w: [(texts.cut_right(types[i], w), "cyan")], 12)
     read = column("elements", elements, lambda i, w: [(elements[i], "")], right=True)
     means = column("how", how, lambda i, w: [(how[i], HOW.get(how[i], ""))])
@@ -109,7 +108,7 @@ def head(count: int, rows: Sequence[Row] = (), why: str = "") -> str:
 def table(rows: Sequence[Row], part: Excerpt, caption: Cell = ()) -> Grid:
     """A line a site."""
     shown = [rows[i] for i in part.shown]
-    names = column("site", [row.name for row in shown], lambda i, w: _name(shown[i].name, w), 32)
+    names = name_column([row.name for row in shown], 32)
     hidden = [rows[i] for i in part.hidden]
     return _grid(names, shown, len(part.head), hidden, Gauge.of(rows), caption)
 
@@ -168,25 +167,13 @@ def _least(column: Column, least: int) -> Column:
     return Column(column.title, column.natural, min(column.least, least), column.cell, column.right)
 
 
-def _name(name: str, width: int) -> list[Run]:
-    """The scopes stand back behind the operation."""
-    scope, slash, last = _cut(name, width).rpartition("/")
-    return [(scope + slash, "dim"), (last, "")]
-
-
 def _label(line: Line, width: int) -> list[Run]:
     """In a deep tree on a narrow terminal the guide gives way, so that names can be read."""
     guide = line.guide[: max(width // 2, width - 12)]
     room = width - len(guide)
     if line.row.sites == 1:
-        return [(guide, "dim"), *_name(line.label, room)]
-    return [(guide, "dim"), (_cut(line.label[:-1], room - 1) + "/", "bold")]
-
-
-def _cut(name: str, width: int) -> str:
-    """In so many cells of the terminal, of which some characters take two."""
-    wide = 0 if name.isascii() else cell_len(name) - len(name)
-    return cut_name(name, max(width - wide, width // 2)) if wide else cut_name(name, width)
+        return [(guide, "dim"), *name_runs(line.label, room)]
+    return [(guide, "dim"), (cut_cells(line.label[:-1], room - 1) + "/", "bold")]
 
 
 def _types(rows: list[Row]) -> tuple[Column, Column, Column]:
