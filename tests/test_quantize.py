@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from jax import lax
 
 import jax_ranges as jr
-from jax_ranges.qparams import target_of
 
 FLOAT32 = 2e-6  # a few roundings of float32
 
@@ -130,25 +129,483 @@ def einsum(parts, labels):
     return np.einsum(f"{ins[0]},{ins[1]}->{out}", *parts)
 
 
-@settings(max_examples=150)
+@settings(max_examples=40)
 @given(dots())
 def test_matrix_products_are_those_of_integers(case):
     sides, numbers, labels = case
     (a, qa, ints_a, scale_a), (b, qb, ints_b, scale_b) = sides
+    low = jr.quantize(lambda a, b: lax.dot_general(a, b, numbers), {"dot_general": (qa, qb)})
+    assert products(low, a, b) == [INT8]
+    exact = einsum([ints_a * np.float64(scale_a), ints_b * np.float64(scale_b)], labels)
+    # Integers are summed up exactly, however large the terms are against their sum.
+    np.testing.assert_allclose(jax.jit(low)(a, b), exact, rtol=1e-6, atol=0)
+
+
+# -- convolutions of integers -----------------------------------------------------------------
+
+
+def convolved(lhs, rhs, strides, padding, lhs_dilation, rhs_dilation, groups, batch_groups):
+    """NC..., OI... -> NC...: the definition, in loops, for numbers of any kind."""
+    spread = np.zeros(
+        (
+            *lhs.shape[:2],
+            *((n - 1) * d + 1 for n, d in zip(lhs.shape[2:], lhs_dilation, strict=True)),
+        ),
+        lhs.dtype,
+    )
+    spread[(..., *(slice(None, None, d) for d in lhs_dilation))] = lhs
+    kernel = np.zeros(
+        (
+            *rhs.shape[:2],
+            *((n - 1) * d + 1 for n, d in zip(rhs.shape[2:], rhs_dilation, strict=True)),
+        ),
+        rhs.dtype,
+    )
+    kernel[(..., *(slice(None, None, d) for d in rhs_dilation))] = rhs
+    for axis, (low, high) in enumerate(padding, 2):
+        keep = slice(max(-low, 0), spread.shape[axis] - max(-high, 0))
+        spread = spread[(slice(None),) * axis + (keep,)]
+        widths = [(0, 0)] * spread.ndim
+        widths[axis] = max(low, 0), max(high, 0)
+        spread = np.pad(spread, widths)
+    rows, features, size = len(lhs) // batch_groups, len(rhs), kernel.shape[2:]
+    counts = [
+        max((n - k) // s + 1, 0) for n, k, s in zip(spread.shape[2:], size, strides, strict=True)
+    ]
+    out = np.zeros((rows, features, *counts), np.result_type(lhs, rhs))
+    for o in range(features):
+        group, batch = o * groups // features, o * batch_groups // features
+        channels = slice(group * rhs.shape[1], (group + 1) * rhs.shape[1])
+        part = spread[batch * rows : (batch + 1) * rows, channels]
+        for at in np.ndindex(*counts):
+            window = tuple(
+                slice(i * s, i * s + k) for i, s, k in zip(at, strides, size, strict=True)
+            )
+            out[(slice(None), o, *at)] = (part[(..., *window)] * kernel[o]).reshape(rows, -1).sum(1)
+    return out
+
+
+@st.composite
+def convolutions(draw):
+    """Two operands of a convolution in its usual layout, with its parameters."""
+    spatial = draw(st.integers(0, 2))
+    groups, batch_groups = draw(st.sampled_from([(1, 1), (1, 1), (2, 1), (1, 2)]))
+
+    def some(strategy):
+        return tuple(draw(strategy) for _ in range(spatial))
+
+    inputs, rows = draw(st.integers(1, 3)), draw(st.integers(1, 2)) * batch_groups
+    features = draw(st.integers(1, 2)) * groups * batch_groups
+    lhs = integer_operand(draw, (rows, inputs * groups, *some(st.integers(1, 6))), {1, 2, 3})
+    rhs = integer_operand(draw, (features, inputs, *some(st.integers(1, 3))), {1, 2, 3})
+    params = {
+        "window_strides": some(st.integers(1, 2)),
+        "padding": some(st.tuples(st.integers(-1, 3), st.integers(-1, 3))),
+        "lhs_dilation": some(st.integers(1, 3)),
+        "rhs_dilation": some(st.integers(1, 2)),
+        "feature_group_count": groups,
+        "batch_group_count": batch_groups,
+    }
+    orders = [draw(st.permutations(range(spatial + 2))) for _ in range(3)]
+    return lhs, rhs, params, orders
+
+
+def spread_over(scale, shape):
+    return np.broadcast_to(np.float64(scale), shape)
+
+
+@settings(max_examples=60)
+@given(convolutions())
+def test_convolutions_are_those_of_integers(case):
+    (a, qa, ints_a, scale_a), (b, qb, ints_b, scale_b), params, orders = case
+    numbers = lax.ConvDimensionNumbers(*(tuple(np.argsort(order)) for order in orders))
 
     def f(a, b):
-        return lax.dot_general(a, b, numbers)
+        return lax.conv_general_dilated(a, b, dimension_numbers=numbers, **params)
 
-    low = jr.quantize(f, {"dot_general": (qa, qb)})
-    assert products(low, a, b) == [INT8]
-    scaled = [ints_a * np.float64(scale_a), ints_b * np.float64(scale_b)]
-    exact = einsum(scaled, labels)
-    # The integers are summed up exactly, however large the terms are against their sum.
-    np.testing.assert_allclose(jax.jit(low)(a, b), exact, rtol=1e-6, atol=0)
-    size = einsum(list(map(np.abs, scaled)), labels)
+    def laid(q, order):
+        parts = (p.transpose(order) if np.ndim(p) else p for p in (q.scale, q.zero_point))
+        return jr.QParams(*parts, q.qmin, q.qmax, q.format)
+
+    args = a.transpose(orders[0]), b.transpose(orders[1])
+    low = jr.quantize(f, {"conv_general_dilated": (laid(qa, orders[0]), laid(qb, orders[1]))})
+    windows = [
+        (n - 1) * d + 1 + sum(p) >= (k - 1) * e + 1
+        for n, d, p, k, e in zip(
+            a.shape[2:],
+            params["lhs_dilation"],
+            params["padding"],
+            b.shape[2:],
+            params["rhs_dilation"],
+            strict=True,
+        )
+    ]
+    if not all(windows):  # XLA's and numpy's ideas of an empty result differ
+        return
+    assert set(products(low, *args)) == {INT8}
+    exact = convolved(
+        ints_a * spread_over(scale_a, a.shape),
+        ints_b * spread_over(scale_b, b.shape),
+        *params.values(),
+    )
     np.testing.assert_allclose(
-        jr.simulate(f, {"dot_general": (qa, qb)})(a, b),
-        exact,
-        rtol=1e-6,
-        atol=1e-6 * size.max(initial=0),
+        jax.jit(low)(*args), exact.transpose(orders[2]), rtol=1e-6, atol=1e-30
+    )
+
+
+# -- formats ----------------------------------------------------------------------------------
+
+FLOATS = {
+    "float8_e4m3fn": "float8_e4m3fn",
+    "float8_e5m2": "float8_e5m2",
+    "float8_e4m3": "float8_e4m3",
+    "float8_e3m4": "float8_e3m4",
+    "float8_e4m3b11fnuz": "float8_e4m3b11fnuz",
+    "float8_e4m3fnuz": "float8_e4m3fnuz",
+    "float8_e5m2fnuz": "float8_e5m2fnuz",
+    "float4_e2m1fn": "float8_e4m3fn",
+    "float6_e2m3fn": "float8_e4m3fn",
+    "float6_e3m2fn": "float8_e4m3fn",
+    "float16": "float16",
+}
+
+
+@pytest.mark.parametrize("scaled", ["given", "channels"])
+@pytest.mark.parametrize("name", FLOATS)
+def test_float_products_are_those_of_the_formats_numbers(name, scaled):
+    x, w = random(5, 24) * 3, random(24, 7, seed=1)
+    fmt = jr.format_of(name)
+    q = jr.QParams(np.float32(6 / fmt.largest), np.int32(0), fmt.least, fmt.largest, fmt)
+    rule = (q, q) if scaled == "given" else (jr.Dynamic(name, channels=True),) * 2
+    low = jr.quantize(jnp.dot, {"dot_general": rule})
+    assert products(low, x, w) == [(FLOATS[name], FLOATS[name], "float32")]
+    assert_as_simulated(jnp.dot, {"dot_general": rule}, x, w)
+    if scaled == "given":  # and they are numpy's, in float64
+        a, b = (np.asarray(fmt.round(np.asarray(v), q.scale), np.float64) for v in (x, w))
+        np.testing.assert_allclose(jax.jit(low)(x, w), a @ b, rtol=0, atol=1e-5)
+
+
+MIXED = [
+    ("float8_e4m3fn", "float8_e5m2", ("float8_e4m3fn", "float8_e5m2"), "float16"),
+    ("float8_e5m2", "float8_e5m2fnuz", ("float16", "float16"), "float16"),
+    ("float8_e4m3fn", "float4_e2m1fn", ("float8_e4m3fn", "float8_e4m3fn"), "float8_e4m3fn"),
+    ("float16", "float8_e4m3fn", ("float16", "float16"), "float16"),
+    ("bfloat16", "bfloat16", ("bfloat16", "bfloat16"), "bfloat16"),
+    ("bfloat16", "float16", ("float32", "float32"), "float32"),
+]
+
+
+@pytest.mark.parametrize(("lhs", "rhs", "dtypes", "in_conv"), MIXED)
+def test_two_float_formats_are_multiplied_as_they_are_or_in_one_that_has_both(
+    lhs, rhs, dtypes, in_conv
+):
+    rule = (lhs, rhs)
+    x, w = random(5, 24), random(24, 7, seed=1)
+    assert products(jr.quantize(jnp.dot, {"dot_general": rule}), x, w) == [(*dtypes, "float32")]
+    assert_as_simulated(jnp.dot, {"dot_general": rule}, x, w)
+
+    image, kernel = random(2, 3, 8, 8), random(4, 3, 3, 3, seed=1)
+    recipe = {"conv_general_dilated": rule}
+    assert products(jr.quantize(conv, recipe), image, kernel) == [(in_conv, in_conv, "float32")]
+    assert_as_simulated(conv, recipe, image, kernel)
+
+
+def conv(x, w):
+    return lax.conv_general_dilated(x, w, (2, 1), "SAME")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("rule", [("int8", "int8"), ("float8_e4m3fn", "float8_e4m3fn")], ids=str)
+def test_results_have_the_dtype_that_they_had(dtype, rule):
+    x, w = random(5, 24, dtype=dtype), random(24, 7, seed=1, dtype=dtype)
+    # The simulation rounds operands to the dtype once more, so it differs by that.
+    rtol = max(FLOAT32, 4 * float(jnp.finfo(dtype).eps))
+    assert assert_as_simulated(jnp.dot, {"dot_general": rule}, x, w, rtol=rtol).dtype == dtype
+
+
+def test_64_bit_values_have_64_bit_scales(x64):
+    x, w = random(5, 24, dtype=np.float64), random(24, 7, seed=1, dtype=np.float64)
+    assert_as_simulated(jnp.dot, {"dot_general": ("int8", "int8")}, x, w, rtol=1e-14)
+
+
+def test_what_is_not_finite_becomes_what_the_simulation_makes_of_it():
+    x = jnp.array([[np.inf, 1.0, np.nan], [-np.inf, -2.0, 0.0]])
+    w = jnp.eye(3)
+    for rule in [("int8", "int8"), ("float8_e4m3fn",) * 2, ("float4_e2m1fn",) * 2]:
+        got = jax.jit(jr.quantize(jnp.dot, {"dot_general": rule}))(x, w)
+        np.testing.assert_array_equal(got, jr.simulate(jnp.dot, {"dot_general": rule})(x, w))
+
+
+def test_results_are_rounded_too():
+    x, w = random(5, 24), random(24, 7, seed=1)
+    recipe = {"dot_general": jr.QRule(("int8", "int8"), output="bfloat16"), "tanh": "int4"}
+    got = assert_as_simulated(lambda x, w: jnp.tanh(x @ w), recipe, x, w)
+    assert len(np.unique(got)) <= 16
+
+
+# -- what is not executed on codes ------------------------------------------------------------
+
+
+def fixed(name, scale=0.1, zero_point=0, **kwargs):
+    fmt = jr.format_of(name)
+    codes = fmt.codes if fmt.uniform else (fmt.least, fmt.largest)
+    return jr.QParams(np.float32(scale), np.int32(zero_point), *codes, fmt, **kwargs)
+
+
+SIMULATED = [
+    ((None, "int8"), "operand 0 is not quantized"),
+    (("int16", "int8"), "operand 0: int16 has 16 bits, more than 8"),
+    (("mxfp8_e4m3", "int8"), "operand 0: each block of mxfp8_e4m3 has a scale"),
+    (("int8", "float8_e4m3fn"), "there is no product of int8 and float8_e4m3fn"),
+    (("float32", "float32"), "operand 0: float32 has 32 bits, more than 16"),
+    ((jr.Dynamic("bfloat16"),) * 2, "the numbers of bfloat16 and bfloat16 have products beyond"),
+    ((fixed("int8", zero_point=300), "int8"), "operand 0: its zero point is none of its codes"),
+    (
+        ("int8", jr.QParams(np.full((4, 1), 0.1, np.float32), np.int32(0), -128, 127, "int8")),
+        "operand 1: its scale differs along axes that are summed over",
+    ),
+]
+
+
+@pytest.mark.parametrize(("rule", "why"), SIMULATED, ids=[why for _, why in SIMULATED])
+def test_what_cannot_be_run_on_codes_is_simulated_and_says_why(rule, why):
+    if isinstance(rule[1], jr.QParams):
+        rule = (rule[0], jr.QParams(*jax.tree.leaves(rule[1]), -128, 127, jr.format_of("int8")))
+    recipe = {"dot_general": rule}
+    x, w = random(3, 4), random(4, 2)
+    (row,) = jr.quantize(jnp.dot, recipe).plan(x, w).rows
+    assert (row.how, row.product) == ("simulated", "")
+    assert row.why.startswith(why)
+    assert_as_simulated(jnp.dot, recipe, x, w)
+
+
+@pytest.mark.parametrize(
+    ("specs", "length"),
+    [
+        (("int8", "int8"), 2**17 - 1),
+        ((jr.Dynamic("int8", symmetric=False), "int8"), 65_793),
+        ((jr.Dynamic("uint8", symmetric=False),) * 2, 33_025),
+        (("int4", "int4"), 2**25 - 1),
+    ],
+)
+def test_sums_that_may_leave_int32_are_simulated(specs, length):
+    low = jr.quantize(jnp.dot, {"dot_general": specs})
+
+    def how(n):
+        x = jax.ShapeDtypeStruct((n,), np.float32)
+        return low.plan(x, x).rows[0]
+
+    assert how(length).how == "codes"
+    row = how(length + 1)
+    assert row.how == "simulated"
+    assert row.why == f"a sum of {length + 1:,} products may be beyond int32"
+
+
+def test_the_longest_sum_of_the_largest_codes_is_exact():
+    length = 33_025
+    spec = fixed("uint8", scale=1, zero_point=0)
+    x = jnp.full(length, 255.0)
+    got = jax.jit(jr.quantize(jnp.dot, {"dot_general": (spec, spec)}))(x, x)
+    assert float(got) == np.float32(length * 255**2)
+
+
+# -- weights that are stored as codes ---------------------------------------------------------
+
+W8A8 = {"dot_general": (jr.Dynamic("int8", symmetric=False), jr.Dynamic("int8", channels=True))}
+W4 = {"dot_general": (None, jr.Dynamic("int4", channels=True))}
+FP8 = {"dot_general": ("float8_e4m3fn", jr.Dynamic("float8_e4m3fn", channels=True))}
+RECIPES = {"W8A8": W8A8, "W4": W4, "FP8": FP8}
+
+
+def mlp(params, x):
+    for layer in params:
+        x = jax.nn.gelu(x @ layer["kernel"] + layer["bias"])
+    return x
+
+
+def mlp_params(*sizes):
+    return [
+        {"kernel": random(n, m, seed=n) / math.sqrt(n), "bias": random(m, seed=m) / 10}
+        for n, m in itertools.pairwise(sizes)
+    ]
+
+
+def stored(tree):
+    """Which leaves are stored as codes, by path."""
+    is_leaf = lambda x: isinstance(x, jr.QuantizedArray)  # noqa: E731
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in flat
+        if is_leaf(leaf)
+    }
+
+
+def assert_prepared_is_the_same(fun, recipe, *args, paths, rtol=FLOAT32):
+    """Prepared arguments give what plain ones do, bit for bit, which is what is simulated."""
+    low = jr.quantize(fun, recipe)
+    prepared, kwargs = low.prepare(*args)
+    assert kwargs == {}
+    assert set(stored(prepared)) == set(paths)
+    expected = assert_as_simulated(fun, recipe, *args, rtol=rtol)
+    for run in (jax.jit(low), low):
+        got = run(*prepared)
+        same = assert_same if run is not low else assert_close
+        jax.tree.map(same, got, expected)
+    return prepared
+
+
+def assert_same(got, expected):
+    assert (got.dtype, got.weak_type) == (expected.dtype, expected.weak_type)
+    np.testing.assert_array_equal(np.asarray(got), np.asarray(expected))
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_prepared_weights_give_the_same(recipe):
+    params, x = mlp_params(64, 32, 16), random(8, 64)
+    paths = ["0/0/kernel", "0/1/kernel"]
+    (params8, _), _ = assert_prepared_is_the_same(mlp, recipe, params, x, paths=paths), None
+    weights = stored(params8)["0/kernel"]
+    low = jr.format_of(recipe["dot_general"][1].format)
+    assert (weights.shape, weights.ndim, weights.dtype) == ((64, 32), 2, np.float32)
+    assert weights.codes.dtype == low.dtype
+    expected = low.round(np.asarray(params[0]["kernel"]), np.asarray(weights.scale))
+    np.testing.assert_array_equal(weights.dequantize(), expected)
+
+
+def test_prepared_weights_take_a_quarter_of_the_memory():
+    params, x = mlp_params(1024, 512), random(8, 1024)
+    (params8, _), _ = jr.quantize(mlp, FP8).prepare(params, x)
+    weights = params8[0]["kernel"]
+    assert weights.nbytes == 1024 * 512 + 512 * 4  # codes, and a scale for each channel
+    (params8, _), _ = jr.quantize(mlp, W8A8).prepare(params, x)
+    # The sums of the codes, which the activations' zero point is multiplied with.
+    assert params8[0]["kernel"].nbytes == 1024 * 512 + 512 * 4 + 512 * 4
+    low = jax.jit(jr.quantize(mlp, W8A8))
+    sizes = [low.lower(p, x).compile().memory_analysis() for p in (params8, params)]
+    arguments = [size.argument_size_in_bytes - x.nbytes - 512 * 4 for size in sizes]
+    assert arguments == [1024 * 512 + 512 * 8, 1024 * 512 * 4]
+
+
+def test_stored_weights_reach_the_product_as_codes():
+    params, x = mlp_params(64, 32, 16), random(8, 64)
+    low = jr.quantize(mlp, W8A8)
+    (params8, _), _ = low.prepare(params, x)
+    jaxpr = jax.make_jaxpr(low)(params8, x)
+    weights = {jaxpr.jaxpr.invars[i] for i, v in enumerate(jaxpr.in_avals) if v.dtype == np.int8}
+    used = {eqn.invars[1] for eqn in jaxpr.jaxpr.eqns if eqn.primitive.name == "dot_general"}
+    assert len(weights) == 2 and used == weights
+    assert products(low, params8, x) == [INT8, INT8]
+
+
+def test_captured_weights_are_stored_when_traced():
+    params, x = mlp_params(64, 32, 16), random(8, 64)
+    low = jr.quantize(lambda x: mlp(params, x), W8A8)
+    jaxpr = jax.make_jaxpr(low)(x)
+    consts = {(c.dtype.name, c.shape) for c in jaxpr.consts if np.ndim(c) == 2}
+    assert ("int8", (64, 32)) in consts and ("int8", (32, 16)) in consts
+    assert ("float32", (64, 32)) not in consts
+    assert_same(jax.jit(low)(x), jax.jit(jr.quantize(mlp, W8A8))(params, x))
+
+
+def test_dequantizing_captured_weights_is_left_to_the_run():
+    w, x = random(64, 32), random(8, 64)
+    low = jax.jit(jr.quantize(lambda x: x @ w, W4))
+    text = low.lower(x).compile().as_text()
+    assert not [line for line in text.splitlines() if "f32[64,32]" in line and " constant(" in line]
+
+
+def test_what_is_done_to_a_weight_on_the_way_is_done_ahead():
+    def f(params, x):
+        w = params["w"].T.astype(jnp.bfloat16)
+        return lax.dot_general(
+            x.astype(jnp.bfloat16), w.transpose(1, 2, 0), (((1,), (1,)), ((), ()))
+        )
+
+    params, x = {"w": random(4, 16, 3)}, random(5, 16)
+    recipe = {**FP8, "*": "bfloat16"}
+    (params8, _), _ = (
+        assert_prepared_is_the_same(f, recipe, params, x, paths=["0/w"], rtol=2**-7),
+        None,
+    )
+    weights = stored(params8)["w"]
+    assert (weights.shape, weights.scale.shape, weights.dtype) == ((4, 16, 3), (4, 1, 3), "float32")
+    rounded = params["w"].astype(jnp.bfloat16).astype(np.float32)
+    assert float(jnp.abs(weights.dequantize() - rounded).max()) < 0.1
+
+
+def stack(params, x):
+    """Layers stacked along a leading axis."""
+    return lax.scan(lambda x, w: (jnp.tanh(x @ w["kernel"] + w["bias"]), x.sum()), x, params)
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_weights_of_stacked_layers(recipe):
+    params = {"kernel": random(3, 16, 16), "bias": random(3, 16)}
+    x = random(8, 16)
+    ((params8, _), _) = (
+        assert_prepared_is_the_same(stack, recipe, params, x, paths=["0/kernel"]),
+        None,
+    )
+    assert params8["kernel"].scale.shape == (3, 1, 16)
+
+
+def test_one_scale_for_a_stack_is_one_for_each_layer():
+    params = {"kernel": random(3, 16, 16), "bias": random(3, 16)}
+    recipe = {"dot_general": (fixed("int8", 0.05), fixed("uint8", 0.03, 120))}
+    (params8, _) = assert_prepared_is_the_same(
+        stack, recipe, params, random(8, 16), paths=["0/kernel"]
+    )
+    assert params8["kernel"].scale.shape == (3, 1, 1)
+    assert params8["kernel"].dequantize().shape == (3, 16, 16)
+
+
+@jax.custom_jvp
+def scaled_product(x, w):
+    return 2 * (x @ w)
+
+
+scaled_product.defjvps(lambda t, y, x, w: y, lambda t, y, x, w: y)
+
+PATHS = {
+    "jit": (lambda p, x: jax.jit(jnp.dot)(x, p["w"]), True),
+    "remat": (lambda p, x: jax.checkpoint(jnp.dot)(x, p["w"]), True),
+    "cond": (lambda p, x: lax.cond(x[0, 0] > 0, lambda: x @ p["w"], lambda: -x @ p["w"]), True),
+    "while": (lambda p, x: lax.fori_loop(0, 3, lambda i, x: jnp.tanh(x @ p["w"]), x), True),
+    "vmap": (lambda p, x: jax.vmap(lambda x: x @ p["w"])(x), True),
+    "tied": (lambda p, x: jnp.tanh(x @ p["w"]) @ p["w"], True),
+    "nested": (lambda p, x: jax.jit(lambda x: stack(p, x))(x)[0], True),
+    "custom_jvp": (lambda p, x: scaled_product(x, p["w"]), False),
+    "used otherwise": (lambda p, x: x @ p["w"] + p["w"][0], False),
+    "returned": (lambda p, x: (x @ p["w"], p["w"]), False),
+    "carried": (
+        lambda p, x: lax.fori_loop(0, 3, lambda i, c: (c[0] @ c[1], c[1]), (x, p["w"])),
+        False,
+    ),
+    "two ways": (lambda p, x: x @ p["w"] + x @ p["w"].T, False),
+    "reshaped": (lambda p, x: x @ p["w"].reshape(16, 4, 4).reshape(16, 16), False),
+    "placed": (lambda p, x: jax.jit(jnp.dot, in_shardings=(None, REPLICATED))(x, p["w"]), False),
+}
+REPLICATED = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+@pytest.mark.parametrize("path", PATHS)
+def test_weights_are_stored_where_all_that_is_done_with_them_is_products(path, recipe):
+    fun, is_stored = PATHS[path]
+    params = {"w": random(16, 16) / 4}
+    if path == "nested":
+        params = {"kernel": random(3, 16, 16), "bias": random(3, 16)}
+    paths = ["0/kernel" if path == "nested" else "0/w"] if is_stored else []
+    assert_prepared_is_the_same(fun, recipe, params, random(8, 16), paths=paths, rtol=1e-5)
+
+
+@pytest.mark.parametrize("path", [path for path, (_, is_stored) in PATHS.items() if not is_stored])
+def test_codes_that_meet_anything_else_are_dequantized(path):
+    fun, _ = PATHS[path]
+    w, x = random(16, 16) / 4, random(8, 16)
+    (params8, _), _ = jr.quantize(lambda p, x: x @ p["w"], W8A8).prepare({"w": w}, x)
+    dense = {"w": params8["w"].dequantize()}
+    assert_close(
+        jax.jit(jr.quantize(fun, W8A8))(params8, x), jax.jit(jr.quantize(fun, W8A8))(dense, x), 1e-5
     )

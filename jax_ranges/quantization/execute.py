@@ -13,6 +13,7 @@ from jax import lax
 from jax_ranges import compat
 from jax_ranges.call import Call, name_of
 from jax_ranges.interpret import Jits
+from jax_ranges.packing import Block
 from jax_ranges.plan import Equation, Frame, Plan
 from jax_ranges.quantization.array import QuantizedArray
 from jax_ranges.quantization.executable import has_zero_point, why_simulated
@@ -240,6 +241,10 @@ class Executor(Simulator):
     """
 
     weights: Weights
+
+    def run(self, frame: Frame, values: Sequence[Any]) -> tuple[list[Any], Block]:
+        outs, block = super().run(frame, values)
+        return list(map(_dense, outs)), block
 
     def entering(self, frame: Frame, values: list[Any]) -> list[Any]:
         specs = self.resolved.arguments.get(frame, {})
