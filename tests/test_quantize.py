@@ -464,7 +464,7 @@ def assert_same(got, expected):
 def test_prepared_weights_give_the_same(recipe):
     params, x = mlp_params(64, 32, 16), random(8, 64)
     paths = ["0/0/kernel", "0/1/kernel"]
-    (params8, _), _ = assert_prepared_is_the_same(mlp, recipe, params, x, paths=paths), None
+    params8, _ = assert_prepared_is_the_same(mlp, recipe, params, x, paths=paths)
     weights = stored(params8)["0/kernel"]
     low = jr.format_of(recipe["dot_general"][1].format)
     assert (weights.shape, weights.ndim, weights.dtype) == ((64, 32), 2, np.float32)
@@ -519,15 +519,12 @@ def test_what_is_done_to_a_weight_on_the_way_is_done_ahead():
     def f(params, x):
         w = params["w"].T.astype(jnp.bfloat16)
         return lax.dot_general(
-            x.astype(jnp.bfloat16), w.transpose(1, 2, 0), (((1,), (1,)), ((), ()))
+            x.astype(jnp.bfloat16), w.transpose(1, 2, 0), (((1,), (0,)), ((), ()))
         )
 
     params, x = {"w": random(4, 16, 3)}, random(5, 16)
     recipe = {**FP8, "*": "bfloat16"}
-    (params8, _), _ = (
-        assert_prepared_is_the_same(f, recipe, params, x, paths=["0/w"], rtol=2**-7),
-        None,
-    )
+    params8, _ = assert_prepared_is_the_same(f, recipe, params, x, paths=["0/w"], rtol=2**-7)
     weights = stored(params8)["w"]
     assert (weights.shape, weights.scale.shape, weights.dtype) == ((4, 16, 3), (4, 1, 3), "float32")
     rounded = params["w"].astype(jnp.bfloat16).astype(np.float32)
@@ -543,10 +540,7 @@ def stack(params, x):
 def test_weights_of_stacked_layers(recipe):
     params = {"kernel": random(3, 16, 16), "bias": random(3, 16)}
     x = random(8, 16)
-    ((params8, _), _) = (
-        assert_prepared_is_the_same(stack, recipe, params, x, paths=["0/kernel"]),
-        None,
-    )
+    params8, _ = assert_prepared_is_the_same(stack, recipe, params, x, paths=["0/kernel"])
     assert params8["kernel"].scale.shape == (3, 1, 16)
 
 
@@ -609,3 +603,303 @@ def test_codes_that_meet_anything_else_are_dequantized(path):
     assert_close(
         jax.jit(jr.quantize(fun, W8A8))(params8, x), jax.jit(jr.quantize(fun, W8A8))(dense, x), 1e-5
     )
+
+
+# -- with JAX's transformations ---------------------------------------------------------------
+
+
+def attention(params, x):
+    """One block: heads, softmax, residual."""
+    q, k, v = (jnp.einsum("td,dhk->htk", x, params[name]) for name in ("q", "k", "v"))
+    weights = jax.nn.softmax(jnp.einsum("hsk,htk->hst", q, k) / 4)
+    mixed = jnp.einsum("hst,htk->shk", weights, v)
+    return x + jnp.einsum("shk,hkd->sd", mixed, params["out"])
+
+
+def attention_params():
+    params = {name: random(16, 2, 8, seed=ord(name)) / 4 for name in "qkv"}
+    return {**params, "out": random(2, 8, 16) / 4}
+
+
+def test_attention():
+    params, x = attention_params(), random(6, 16)
+    recipe = jr.Recipe.from_ranges(jr.ranges(attention, inputs=True)(params, x)[1], "int8")
+    paths = [f"0/{name}" for name in ("k", "out", "q", "v")]
+    prepared = assert_prepared_is_the_same(attention, recipe, params, x, paths=paths)
+    low = jr.quantize(attention, recipe)
+    assert products(low, *prepared) == [INT8] * 6
+    assert [row.how for row in low.plan(*prepared).rows] == ["codes"] * 6
+
+
+def test_vmap_quantizes_each_example_for_itself():
+    params, x = attention_params(), random(3, 6, 16) * jnp.array([1.0, 10, 100])[:, None, None]
+    low = jr.quantize(attention, W8A8)
+    (params8, _), _ = low.prepare(params, x[0])
+    got = jax.jit(jax.vmap(low, (None, 0)))(params8, x)
+    assert_close(got, jnp.stack([jax.jit(low)(params8, each) for each in x]))
+    simulated = jr.simulate(attention, W8A8)
+    assert_close(got, jax.jit(jax.vmap(simulated, (None, 0)))(params, x))
+
+
+def test_gradients_through_codes_are_refused():
+    params, x = mlp_params(16, 8), random(4, 16)
+    low = jr.quantize(mlp, W8A8)
+    for fun in (low, jax.jit(low)):
+        with pytest.raises(
+            TypeError, match="cannot be differentiated through what it rounds.*straight"
+        ):
+            jax.grad(lambda params, fun=fun: fun(params, x).sum())(params)
+        with pytest.raises(TypeError, match="cannot be differentiated"):
+            jax.jvp(lambda x, fun=fun: fun(params, x), (x,), (x,))
+    half = jr.quantize(mlp, {"tanh": "bfloat16"})
+    with pytest.raises(TypeError, match="cannot be differentiated"):
+        jax.grad(lambda params: half(params, x).sum())(params)
+
+
+def test_gradients_of_what_does_not_go_through_codes_are_there():
+    params, x = mlp_params(16, 8), random(4, 16)
+
+    def loss(bias, fun):
+        return fun([{**params[0], "bias": bias}], x).sum()
+
+    got = jax.jit(jax.grad(lambda bias: loss(bias, jr.quantize(mlp, W8A8))))(params[0]["bias"])
+    expected = jax.grad(lambda bias: loss(bias, jr.simulate(mlp, W8A8)))(params[0]["bias"])
+    assert np.abs(got).max() > 0
+    assert_close(got, expected)
+
+
+def test_a_gradient_can_be_quantized():
+    params, x = mlp_params(16, 8, 8), random(4, 16)
+    gradient = jax.grad(lambda params, x: (mlp(params, x) ** 2).sum())
+    recipe = {"dot_general": ("float8_e5m2", "float8_e5m2")}
+    assert_as_simulated(gradient, recipe, params, x)
+    assert set(products(jr.quantize(gradient, recipe), params, x)) == {
+        ("float8_e5m2", "float8_e5m2", "float32")
+    }
+
+
+def test_prepared_arguments_can_be_donated_and_prepared_again():
+    params, x = mlp_params(64, 32), random(8, 64)
+    low = jr.quantize(mlp, W8A8)
+    (params8, _), _ = low.prepare(params, x)
+    (again, _), _ = low.prepare(params8, x)
+    assert again[0]["kernel"] is params8[0]["kernel"]
+    expected = jax.jit(low)(params8, x)
+    step = jax.jit(lambda p, x: (p, low(p, x)), donate_argnums=0)
+    kept, got = step(params8, x)
+    assert_same(got, expected)
+    assert_same(step(kept, x)[1], expected)
+
+
+def test_prepare_and_eval_shape_are_functions_like_others():
+    params, x = mlp_params(64, 32), random(8, 64)
+    low = jr.quantize(mlp, W8A8)
+    (params8, _), _ = low.prepare(params, x)
+    (jitted, _), _ = jax.jit(low.prepare)(params, x)
+    jax.tree.map(assert_same, jitted, params8)
+    (shapes, _), _ = jax.eval_shape(low.prepare, params, x)
+    assert jax.tree.structure(shapes) == jax.tree.structure(params8)
+    assert jax.eval_shape(low, shapes, x).shape == (8, 32)
+    (with_shape, _), _ = low.prepare(params, jax.ShapeDtypeStruct(x.shape, x.dtype))
+    jax.tree.map(assert_same, with_shape, params8)
+
+
+def test_keyword_arguments_are_prepared_too():
+    low = jr.quantize(lambda x, *, params: mlp(params, x), W8A8)
+    params, x = mlp_params(64, 32), random(8, 64)
+    args, kwargs = low.prepare(x, params=params)
+    assert list(stored(kwargs)) == ["params/0/kernel"]
+    assert_same(jax.jit(low)(*args, **kwargs), jax.jit(low)(x, params=params))
+
+
+def test_which_inputs_are_weights_can_be_said():
+    params, x = mlp_params(64, 32), random(8, 64)
+    (params8, x8), _ = jr.quantize(mlp, W8A8, weight_inputs="input/x").prepare(params, x)
+    assert stored(params8) == {} and isinstance(x8, jr.QuantizedArray)
+    w = random(64, 32)
+    low = jr.quantize(lambda x: x @ w, W8A8, weight_inputs="input/*/*")
+    assert low.plan(x).rows[0].stored == ()
+
+
+# -- whole models of the usual frameworks -----------------------------------------------------
+
+
+def calibrated(fun, *args, weights=...):
+    _, ranges = jax.jit(jr.ranges(fun, inputs=True))(*args)
+    return jr.Recipe.from_ranges(ranges, "int8", weights)
+
+
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+def test_flax_linen(weights):
+    linen = pytest.importorskip("flax.linen", reason="flax is not installed")
+
+    class Net(linen.Module):
+        @linen.compact
+        def __call__(self, x):
+            x = linen.relu(linen.Conv(8, (3, 3), strides=2)(x))
+            x = linen.relu(linen.Conv(8, (3, 3), feature_group_count=2)(x))
+            x = linen.avg_pool(x, (2, 2)).reshape(len(x), -1)
+            x = linen.LayerNorm()(linen.Dense(16)(x))[None]
+            return linen.MultiHeadDotProductAttention(2)(x, x)
+
+    net, x = Net(), random(4, 8, 8, 1)
+    variables = net.init(jax.random.key(0), x)
+
+    def run(variables, x):
+        return net.apply(variables, x)
+
+    recipe = calibrated(run, variables, x, weights=weights)
+    names = ["Conv_0", "Conv_1", "Dense_0"]
+    names += [f"MultiHeadDotProductAttention_0/{n}" for n in ("key", "out", "query", "value")]
+    paths = [f"0/params/{name}/kernel" for name in names]
+    prepared = assert_prepared_is_the_same(run, recipe, variables, x, paths=paths, rtol=1e-5)
+    assert set(products(jr.quantize(run, recipe), *prepared)) == {INT8}
+
+
+def test_flax_nnx():
+    nnx = pytest.importorskip("flax.nnx", reason="flax is not installed")
+
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.first = nnx.Conv(1, 8, (3, 3), rngs=rngs)
+            self.second = nnx.Linear(8, 8, rngs=rngs)
+            self.third = self.second  # tied
+            self.norm = nnx.BatchNorm(8, rngs=rngs)
+
+        def __call__(self, x):
+            x = nnx.relu(self.first(x)).mean((1, 2))
+            return self.third(self.norm(nnx.relu(self.second(x))))
+
+    net, x = Net(nnx.Rngs(0)), random(4, 8, 8, 1)
+    net.eval()
+
+    def run(net, x):
+        return net(x)
+
+    recipe = calibrated(run, net, x)
+    low = jr.quantize(run, recipe)
+    (net8, _), _ = low.prepare(net, x)
+    assert isinstance(net8.second.kernel.get_value(), jr.QuantizedArray)
+    assert net8.third.kernel is net8.second.kernel
+    assert net.second.kernel.get_value().dtype == np.float32
+    expected = jax.jit(low)(net, x)
+    assert_same(jax.jit(low)(net8, x), expected)
+    assert_close(expected, jax.jit(jr.simulate(run, recipe))(net, x), 1e-5)
+
+
+def test_equinox():
+    eqx = pytest.importorskip("equinox", reason="equinox is not installed")
+    keys = jax.random.split(jax.random.key(0), 3)
+    net = eqx.nn.Sequential(
+        [
+            eqx.nn.Conv2d(1, 4, 3, key=keys[0]),
+            eqx.nn.Lambda(jax.nn.relu),
+            eqx.nn.Lambda(jnp.ravel),
+            eqx.nn.Linear(144, 16, key=keys[1]),
+            eqx.nn.MLP(16, 4, 8, 2, key=keys[2]),
+        ]
+    )
+
+    arrays, rest = eqx.partition(net, eqx.is_array)
+
+    def run(arrays, x):
+        return jax.vmap(eqx.combine(arrays, rest))(x)
+
+    x = random(4, 1, 8, 8)
+    recipe = calibrated(run, arrays, x)
+    paths = ["0/layers/0/weight", "0/layers/3/weight"]
+    paths += [f"0/layers/4/layers/{i}/weight" for i in range(3)]
+    assert_prepared_is_the_same(run, recipe, arrays, x, paths=paths, rtol=1e-5)
+
+
+def test_haiku():
+    hk = pytest.importorskip("haiku", reason="dm-haiku is not installed")
+
+    def forward(x):
+        x = jax.nn.relu(hk.Conv2D(8, 3)(x))
+        x = hk.Linear(16)(x.reshape(len(x), -1))
+        return hk.MultiHeadAttention(2, 4, w_init=hk.initializers.VarianceScaling())(x, x, x)
+
+    net, x = hk.without_apply_rng(hk.transform(forward)), random(4, 8, 8, 1)
+    params = net.init(jax.random.key(0), x)
+    recipe = calibrated(net.apply, params, x)
+    names = [
+        "conv2_d",
+        "linear",
+        *(f"multi_head_attention/{n}" for n in ("key", "linear", "query", "value")),
+    ]
+    paths = [f"0/{name}/w" for name in names]
+    assert_prepared_is_the_same(net.apply, recipe, params, x, paths=paths, rtol=1e-5)
+
+
+# -- what it says -----------------------------------------------------------------------------
+
+
+def test_the_plan_says_what_is_run_how():
+    def model(params, x):
+        with jax.named_scope("hidden"):
+            x = jnp.tanh(x @ params["w"])
+        with jax.named_scope("logits"):
+            return jnp.exp(x @ params["v"] @ params["v"])
+
+    recipe = {
+        "hidden/dot_general": ("int8", "int8"),
+        "logits/dot_general": (None, "int4"),
+        "logits/dot_general.1": ("int16", "int8"),
+        "exp": "bfloat16",
+    }
+    params, x = {"w": random(8, 8), "v": random(8, 8)}, random(4, 8)
+    low = jr.quantize(model, recipe)
+    assert repr(low.plan(params, x)) == (
+        "ExecutionPlan: 3 products, 1 on codes\n"
+        "  hidden/dot_general    codes      int8 x int8 -> int32; operand 1 not prepared\n"
+        "  logits/dot_general    simulated  operand 0 is not quantized\n"
+        "  logits/dot_general.1  simulated  operand 0: int16 has 16 bits, more than 8\n"
+        "  logits/exp            simulated  exp is no matrix product or convolution"
+    )
+    recipe |= {"logits/dot_general.1": ("int16", "int4")}
+    low = jr.quantize(model, recipe)
+    (params8, _), _ = low.prepare(params, x)
+    plan = low.plan(params8, jax.ShapeDtypeStruct((4, 8), np.float32))
+    assert repr(plan) == (
+        "ExecutionPlan: 3 products, 1 on codes\n"
+        "  hidden/dot_general    codes        int8 x int8 -> int32; operand 1 stored as int8\n"
+        "  logits/dot_general    weight-only  "
+        "operand 0 is not quantized; operand 1 stored as int4\n"
+        "  logits/dot_general.1  weight-only  "
+        "operand 0: int16 has 16 bits, more than 8; operand 1 stored as int4\n"
+        "  logits/exp            simulated    exp is no matrix product or convolution"
+    )
+    assert plan.rows[1].stored == ((1, "int4"),)
+    assert low.plan(params, x).rows[1].preparable == (1,)
+    assert_prepared_is_the_same(model, recipe, params, x, paths=["0/v", "0/w"])
+    assert repr(low).startswith("jr.quantize(model): Recipe: 4 rules")
+    assert low.__name__ == "quantize(model)"
+
+
+def test_mistakes_are_named():
+    with pytest.raises(TypeError, match=r"jr.quantize takes a function and a recipe"):
+        jr.quantize(3, W8A8)
+    low = jr.quantize(mlp, W8A8)
+    with pytest.raises(TypeError, match=r"input/x is the abstract .*eval_shape"):
+        low(mlp_params(4, 4), jax.ShapeDtypeStruct((2, 4), np.float32))
+    with pytest.raises(ValueError, match="rounds nothing"):
+        jr.quantize(jnp.sin, {"dot_general": ("int8", "int8")})(1.0)
+
+
+def test_codes_of_another_format_are_dequantized_and_quantized():
+    params, x = mlp_params(64, 32), random(8, 64)
+    (params4, _), _ = jr.quantize(mlp, W4).prepare(params, x)
+    dense = [{**params[0], "kernel": params4[0]["kernel"].dequantize()}]
+    low = jax.jit(jr.quantize(mlp, W8A8))
+    assert_close(low(params4, x), low(dense, x))
+
+
+def test_the_repr_of_codes_says_what_they_stand_for():
+    params, x = mlp_params(64, 32), random(8, 64)
+    recipe = {"dot_general": (None, jr.Dynamic("uint8", symmetric=False))}
+    (params8, _), _ = jr.quantize(mlp, recipe).prepare(params, x)
+    expected = "QuantizedArray(float32[64, 32] as uint8, one scale, with zero points)"
+    assert repr(params8[0]["kernel"]) == expected
+    empty = jax.tree.map(lambda leaf: object(), params8[0]["kernel"])
+    assert "QuantizedArray object" in repr(empty)

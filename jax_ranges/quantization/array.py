@@ -8,6 +8,7 @@ cast alone may give infinity or NaN for what lies beyond the format's ends.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -95,7 +96,8 @@ class QuantizedArray:
         if not all(hasattr(leaf, "dtype") for leaf in leaves):  # JAX fills trees with marks
             return object.__repr__(self)
         zero_point = "" if self.zero_point is None else ", with zero points"
-        scales = f"scales {list(self.scale.shape)}" if self.scale.size > 1 else "one scale"
+        shape = list(self.scale.shape)
+        scales = f"scales {shape}" if math.prod(shape) > 1 else "one scale"
         return (
             f"QuantizedArray({self.dtype}{list(self.shape)} as {self.format}, {scales}{zero_point})"
         )

@@ -11,7 +11,7 @@ import jax
 from jax import lax
 
 from jax_ranges import compat
-from jax_ranges.call import Call, name_of
+from jax_ranges.call import Call, name_of, share, shared_variables
 from jax_ranges.interpret import Jits
 from jax_ranges.packing import Block
 from jax_ranges.plan import Equation, Frame, Plan
@@ -89,7 +89,7 @@ def quantize(
       Array([ 0.26744804, -1.6910989 ], dtype=float32)
       >>> low.plan(jnp.ones(2))
       ExecutionPlan: 1 product, 1 on codes
-        dot_general  codes  int8 x int8 -> int32, operand 1 stored as int8
+        dot_general  codes  int8 x int8 -> int32; operand 1 stored as int8
     """
     check_callable(fun, "jr.quantize takes a function and a recipe: y = jr.quantize(f, recipe)(x)")
     return Quantized(fun, recipe_of(recipe), weight_inputs)
@@ -149,7 +149,9 @@ class Quantized:
             _prepared(self._jits, coded.get(next(positions)), leaf) if dynamic else leaf
             for leaf, dynamic in zip(given.leaves, given.call.dynamic, strict=True)
         ]
-        return jax.tree.unflatten(given.tree, leaves)
+        prepared = given.tree.unflatten(leaves)
+        share(prepared, shared_variables((args, kwargs)))
+        return prepared
 
     def plan(self, *args: Any, **kwargs: Any) -> ExecutionPlan:
         """What is run on codes, what is not, and why; shapes suffice for arguments."""

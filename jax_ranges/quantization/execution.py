@@ -23,18 +23,21 @@ class Execution:
         stored as codes and dequantized. "simulated": rounded as `jr.simulate` does.
       product: the types that are multiplied, "int8 x int8 -> int32"; "" if not on codes.
       stored: which operands are stored as codes, in which format.
+      preparable: which would be, after `prepare`.
       why: why it is not executed on codes.
     """
 
     site: str
     how: str
-    product: str
-    stored: tuple[tuple[int, str], ...]
-    why: str
+    product: str = ""
+    stored: tuple[tuple[int, str], ...] = ()
+    preparable: tuple[int, ...] = ()
+    why: str = ""
 
     def __str__(self) -> str:
         stored = (f"operand {i} stored as {name}" for i, name in self.stored)
-        return ", ".join(part for part in (self.product, self.why, *stored) if part)
+        others = (f"operand {i} not prepared" for i in self.preparable)
+        return "; ".join(part for part in (self.product, self.why, *stored, *others) if part)
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,8 @@ class _Rows:
     def inside(self, frame: Frame) -> Iterator[Execution]:
         for i, spec in self.resolved.arguments.get(frame, {}).items():
             if not self.is_stored((frame, i)):
-                yield Execution(frame.sites[i], "simulated", "", (), f"rounded to {spec.format}")
+                why = f"rounded to {spec.format}"
+                yield Execution(frame.sites[i], "simulated", why=why)
         for equation in frame.equations:
             treatment = self.resolved.equations.get(equation)
             if treatment is not None:
@@ -93,17 +97,21 @@ class _Rows:
         site, product = equation.sites[min(equation.sites)], product_of(eqn)
         if product is None:
             why = f"{eqn.primitive.name} is no matrix product or convolution"
-            return Execution(site, "simulated", "", (), why)
+            return Execution(site, "simulated", why=why)
         why = why_simulated(eqn, product, treatment.operands)
-        leaves = {i: self.weights.operands.get((equation, i)) for i in treatment.operands}
+        origins = {i: self.weights.operands.get((equation, i)) for i in treatment.operands}
+        ahead = {i: self.is_stored(leaf) for i, leaf in origins.items() if leaf is not None}
         stored = tuple(
-            (i, treatment.operands[i].format.name)
-            for i, leaf in leaves.items()
-            if leaf is not None and self.is_stored(leaf)
+            (i, treatment.operands[i].format.name) for i, is_so in ahead.items() if is_so
         )
-        how = ("weight-only" if stored else "simulated") if why else "codes"
-        types = "" if why else _types(product, treatment)
-        return Execution(site, how, types, stored, why)
+        return Execution(
+            site=site,
+            how=("weight-only" if stored else "simulated") if why else "codes",
+            product="" if why else _types(product, treatment),
+            stored=stored,
+            preparable=tuple(i for i, is_so in ahead.items() if not is_so),
+            why=why,
+        )
 
     def is_stored(self, leaf: tuple[Frame, int]) -> bool:
         frame, i = leaf

@@ -104,8 +104,7 @@ def multiplied(product: Product, lhs: QuantizedArray, rhs: QuantizedArray, dtype
 
 def _floats(product: Product, lhs: QuantizedArray, rhs: QuantizedArray) -> jax.Array:
     dtypes = float_operands(lhs.format, rhs.format, alike=isinstance(product, Convolution))
-    sides = (x.codes.astype(d) for x, d in zip((lhs, rhs), dtypes, strict=True))
-    return product.bind(*sides, jnp.float32)
+    return product.bind(lhs.codes.astype(dtypes[0]), rhs.codes.astype(dtypes[1]), jnp.float32)
 
 
 def _integers(product: Product, lhs: QuantizedArray, rhs: QuantizedArray) -> jax.Array:
