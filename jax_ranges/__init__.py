@@ -12,6 +12,8 @@ from jax_ranges.net import Net
 from jax_ranges.plan import Plan
 from jax_ranges.processes import merge_processes
 from jax_ranges.qparams import NonFiniteRangeWarning, NotObservedError, QParams, qparams
+from jax_ranges.quantization.array import QuantizedArray
+from jax_ranges.quantization.execute import quantize
 from jax_ranges.quantization.recipe import QRule, Recipe
 from jax_ranges.quantization.simulate import simulate
 from jax_ranges.quantization.specs import Dynamic
@@ -49,6 +51,7 @@ __all__ = [
     "Plan",
     "QParams",
     "QRule",
+    "QuantizedArray",
     "Range",
     "Ranges",
     "Recipe",
@@ -62,6 +65,7 @@ __all__ = [
     "merge_processes",
     "plan",
     "qparams",
+    "quantize",
     "ranges",
     "report",
     "scopes",

@@ -107,8 +107,7 @@ class _Given:
         fill = iter(traced)
         filled = [next(fill) if d else x for (_, x), d in zip(self.flat, self.dynamic, strict=True)]
         args, kwargs = jax.tree.unflatten(self.tree, filled)
-        for path, first in self.shared:
-            _write((args, kwargs), path, _at((args, kwargs), first))
+        share((args, kwargs), self.shared)
         before = dict(jax.tree_util.tree_flatten_with_path((args, kwargs))[0])
         out = fun(*args, **kwargs)
         _refuse_unfinished(fun, [out])
@@ -261,6 +260,12 @@ def shared_variables(tree: Any) -> list[tuple[Any, Any]]:
     first: dict[int, Any] = {}
     variables = [(path, x) for path, x in flat if is_variable(x)]
     return [(path, first[id(x)]) for path, x in variables if first.setdefault(id(x), path) != path]
+
+
+def share(tree: Any, shared: Sequence[tuple[Any, Any]]) -> None:
+    """Make variables in a copy of a tree the same that `shared_variables` found to be."""
+    for path, first in shared:
+        _write(tree, path, _at(tree, first))
 
 
 def is_variable(value: Any) -> bool:

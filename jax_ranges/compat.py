@@ -121,6 +121,13 @@ def _placements(shardings: Sequence[Any], layouts: Sequence[Any]) -> tuple[Any, 
     )
 
 
+def placed_operands(eqn: JaxprEqn) -> list[int]:
+    """The operands of a jit equation of which it says where they are to be, or in what layout."""
+    params = eqn.params
+    places = _placements(params["in_shardings"], params["in_layouts"])
+    return [i for i, place in enumerate(places) if place is not None]
+
+
 def without_compiler_options(fun: Any) -> tuple[Any, dict[str, Any]]:
     """A jitted function jitted without its compiler options, and these options.
 

@@ -8,4 +8,10 @@
 | `calibrated` | recipes from ranges |
 | `resolved` | a recipe laid on a program |
 | `simulate` | running a program with rounded values |
+| `array` | values as codes: `QuantizedArray` |
+| `products` | matrix products and convolutions of codes |
+| `executable` | which products can be computed on codes |
+| `weights` | which inputs can be codes from the start |
+| `execution` | what is done where, and why |
+| `execute` | `jr.quantize`: running a program on codes |
 """

@@ -11,7 +11,7 @@ from jax_ranges.call import Call
 from jax_ranges.interpret import Interpreter, Jits
 from jax_ranges.plan import Equation, Frame, Plan, make_plan
 from jax_ranges.quantization.recipe import RecipeLike, recipe_of
-from jax_ranges.quantization.resolved import Resolved, resolve
+from jax_ranges.quantization.resolved import Resolved, Treatment, resolve
 from jax_ranges.quantization.specs import Use, rounded, uses
 from jax_ranges.taken import Taken
 from jax_ranges.transform import check_callable, named_like
@@ -103,12 +103,13 @@ class Simulator(Interpreter):
             self._rounded(treatment.operands.get(i), value, use)
             for i, (value, use) in enumerate(zip(values, uses(eqn), strict=True))
         ]
-        results = [
-            self._rounded(treatment.outputs.get(i), value, Use())
-            for i, value in enumerate(compat.bind(eqn, operands))
-        ]
-        results = [compat.retyped(x, v.aval) for x, v in zip(results, eqn.outvars, strict=True)]
+        results = self._results(eqn, treatment, compat.bind(eqn, operands))
         return results, results
+
+    def _results(self, eqn: Any, treatment: Treatment, values: list[Any]) -> list[Any]:
+        """What becomes of an equation's results, of the types that it gives them."""
+        rounded = (self._rounded(treatment.outputs.get(i), x, Use()) for i, x in enumerate(values))
+        return [compat.retyped(x, v.aval) for x, v in zip(rounded, eqn.outvars, strict=True)]
 
     def about(self, frame: Frame) -> Hashable:
         return super().about(frame), self.resolved.about(frame)

@@ -322,3 +322,50 @@ def test_statistics_of_sharded_arrays_gather_nothing(stat):
     got, want = compiled(x)[1].of("sin", stat), expected.of("sin", stat)
     for field, value in vars(got).items():
         np.testing.assert_allclose(value, getattr(want, field), rtol=1e-5)
+
+
+# -- low precision ----------------------------------------------------------------------------
+
+INT8 = jr.QParams(np.float32(0.05), np.int32(-3), -128, 127, jr.format_of("int8"))
+LOW = {"dot_general": (INT8, jr.Dynamic("int8", channels=True))}
+
+
+@pytest.mark.parametrize("spec", [P(), P("a", None), P(None, "b"), P("b", "a")], ids=str)
+def test_prepared_weights_stay_where_they_were(spec):
+    weights = [jnp.sin(jnp.arange(64.0)).reshape(8, 8) + i for i in range(2)]
+    x = jnp.cos(jnp.arange(128.0)).reshape(16, 8)
+    low = jr.quantize(chain, LOW)
+    expected = jax.jit(low)(weights, x)
+    placed = jax.device_put(weights, NamedSharding(MESH, spec))
+    (codes, _), _ = low.prepare(placed, x)
+    for leaf in codes:
+        assert leaf.codes.sharding.is_equivalent_to(NamedSharding(MESH, spec), 2)
+    batch = jax.device_put(x, NamedSharding(MESH, P("a")))
+    got = jax.jit(low)(codes, batch)
+    np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6)
+    plain = jax.jit(chain)(placed, batch)
+    assert got.sharding.is_equivalent_to(plain.sharding, 2)
+
+
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_products_inside_shard_map_are_of_codes(check_vma):
+    weights = [jnp.sin(jnp.arange(64.0)).reshape(8, 8) + i for i in range(2)]
+    x = jnp.cos(jnp.arange(128.0)).reshape(16, 8)
+
+    def mapped(fun):
+        return jax.shard_map(
+            fun, mesh=MESH, in_specs=(P(), P("a")), out_specs=P("a"), check_vma=check_vma
+        )
+
+    expected = jax.jit(jr.simulate(chain, LOW))(weights, x)
+    low = jr.quantize(chain, LOW)
+    (codes, _), _ = low.prepare(weights, x)
+    for fun, params in [
+        (jr.quantize(mapped(chain), LOW), weights),
+        (mapped(low), weights),
+        (mapped(low), codes),
+        (mapped(jr.quantize(lambda _, x: chain(weights, x), LOW)), weights),
+        (jr.quantize(mapped(lambda _, x: chain(weights, x)), LOW), weights),
+    ]:
+        np.testing.assert_allclose(jax.jit(fun)(params, x), expected, rtol=1e-5, atol=1e-6)
+        assert "i8[8,8]" in str(jax.make_jaxpr(fun)(params, x))
