@@ -5,6 +5,7 @@ out, ranges = jr.ranges(f)(*args)
 
 from jax_ranges.advice import Advice, AdviceRow, advise
 from jax_ranges.diff import Diff, diff
+from jax_ranges.errors import ErrorReport
 from jax_ranges.files import load
 from jax_ranges.formats import Format, format_of
 from jax_ranges.moving import MovingAverage
@@ -18,6 +19,7 @@ from jax_ranges.quantization.specs import Dynamic
 from jax_ranges.range import Range
 from jax_ranges.ranges import Ranges, UnknownSiteError
 from jax_ranges.report.console import report
+from jax_ranges.shadow import shadow
 from jax_ranges.site import Site
 from jax_ranges.statistics.absmax import AbsMax
 from jax_ranges.statistics.channels import PerChannel
@@ -34,6 +36,7 @@ __all__ = [
     "AdviceRow",
     "Diff",
     "Dynamic",
+    "ErrorReport",
     "Exponents",
     "Format",
     "Health",
@@ -63,5 +66,6 @@ __all__ = [
     "qparams",
     "ranges",
     "report",
+    "shadow",
     "simulate",
 ]

@@ -121,6 +121,12 @@ def _placements(shardings: Sequence[Any], layouts: Sequence[Any]) -> tuple[Any, 
     )
 
 
+def undonated(eqn: JaxprEqn) -> JaxprEqn:
+    """A jit equation that keeps its operands."""
+    kept = (False,) * len(eqn.params["donated_invars"])
+    return eqn.replace(params={**eqn.params, "donated_invars": kept})
+
+
 def without_compiler_options(fun: Any) -> tuple[Any, dict[str, Any]]:
     """A jitted function jitted without its compiler options, and these options.
 
