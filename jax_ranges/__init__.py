@@ -5,6 +5,7 @@ out, ranges = jr.ranges(f)(*args)
 
 from jax_ranges.advice import Advice, AdviceRow, advise
 from jax_ranges.diff import Diff, diff
+from jax_ranges.errors import ErrorReport
 from jax_ranges.files import load
 from jax_ranges.formats import Format, format_of
 from jax_ranges.moving import MovingAverage
@@ -21,6 +22,7 @@ from jax_ranges.range import Range
 from jax_ranges.ranges import Ranges, UnknownSiteError
 from jax_ranges.report.console import report
 from jax_ranges.scopes import scopes
+from jax_ranges.shadow import shadow
 from jax_ranges.site import Site
 from jax_ranges.statistics.absmax import AbsMax
 from jax_ranges.statistics.channels import PerChannel
@@ -37,6 +39,7 @@ __all__ = [
     "AdviceRow",
     "Diff",
     "Dynamic",
+    "ErrorReport",
     "Exponents",
     "Format",
     "Health",
@@ -69,5 +72,6 @@ __all__ = [
     "ranges",
     "report",
     "scopes",
+    "shadow",
     "simulate",
 ]

@@ -128,6 +128,12 @@ def placed_operands(eqn: JaxprEqn) -> list[int]:
     return [i for i, place in enumerate(places) if place is not None]
 
 
+def undonated(eqn: JaxprEqn) -> JaxprEqn:
+    """A jit equation that keeps its operands."""
+    kept = (False,) * len(eqn.params["donated_invars"])
+    return eqn.replace(params={**eqn.params, "donated_invars": kept})
+
+
 def without_compiler_options(fun: Any) -> tuple[Any, dict[str, Any]]:
     """A jitted function jitted without its compiler options, and these options.
 

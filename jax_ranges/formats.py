@@ -142,6 +142,23 @@ class Format:
         """
         return rounding.round_to(self, x, scale, zero_point)
 
+    def cast(self, x: Any) -> Any:
+        """What x becomes when it is converted to this format and back.
+
+        As `round`, but for what is beyond the ends: as ml_dtypes and XLA convert, it becomes an
+        infinity, or NaN in a format that has none; in a format without NaN too (`saturating`)
+        the end.
+
+        Example:
+          >>> import numpy as np
+          >>> x = np.array([1e9, -np.inf, 0.1], np.float32)
+          >>> format_of("float16").cast(x)
+          array([       inf,       -inf, 0.09997559], dtype=float32)
+          >>> format_of("float8_e4m3fn").cast(x)
+          array([      nan,       nan, 0.1015625], dtype=float32)
+        """
+        return rounding.cast_to(self, x)
+
     def __str__(self) -> str:
         return self.name
 

@@ -77,15 +77,18 @@ class Interpreter:
             eqn = equation.eqn
             if self.silent and eqn.effects and not eqn.outvars:
                 continue
-            operands = [atom.val if compat.is_literal(atom) else env[atom] for atom in eqn.invars]
+            operands = [self._read(atom, env) for atom in eqn.invars]
             results, block = self._equation(equation, operands, groups)
             blocks += block
             env.update(zip(eqn.outvars, results, strict=True))
             del operands, results
             for var in equation.dead:
                 del env[var]
-        outs = [atom.val if compat.is_literal(atom) else env[atom] for atom in jaxpr.outvars]
+        outs = [self._read(atom, env) for atom in jaxpr.outvars]
         return outs, join([*blocks, *groups.finished()])
+
+    def _read(self, atom: Any, env: dict[Any, Any]) -> Any:
+        return self.literal(atom) if compat.is_literal(atom) else env[atom]
 
     def _equation(
         self, equation: Equation, values: list[Any], groups: _Groups
@@ -110,6 +113,10 @@ class Interpreter:
         """The values of a frame's constants and inputs."""
         del frame
         return values
+
+    def literal(self, atom: Any) -> Any:
+        """The value of a literal of the program."""
+        return atom.val
 
     def enters(self, equation: Equation) -> bool:
         """Whether the inner programs of an equation are interpreted, or it is run as it is."""
@@ -194,6 +201,18 @@ class Interpreter:
         return self.jits.get(
             key, lambda: compat.jit_like(eqn, lambda *values: self.run(frame, values))
         )
+
+
+def run_outermost(
+    interpreter: Interpreter, frame: Frame, values: Sequence[Any]
+) -> tuple[list[Any], Block]:
+    """Run the outermost frame; if that is inside shard_map, states of all devices are merged."""
+    axes = compat.manual_axes()
+    if not axes:
+        return interpreter.run(frame, values)
+    inner = interpreter.inside(axes, compat.tracks_varying(axes))
+    outs, block = inner.run(frame, values)
+    return outs, inner.everywhere(block, axes)
 
 
 def _jit_key(eqn: Any) -> tuple[Any, ...]:

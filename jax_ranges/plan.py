@@ -153,7 +153,8 @@ def _together(
 ) -> tuple[tuple[Source, ...], ...]:
     groups: dict[Any, list[Source]] = {}
     for source in sources:
-        if source.known is None and source.together is not None:
+        grouped = all(stats[k].grouped for k in source.wanted)
+        if grouped and source.known is None and source.together is not None:
             kinds = (group_of(stats, k, source.dtype, source.shape) for k in sorted(source.wanted))
             key = (source.dtype, source.together, *kinds)
             groups.setdefault(key, []).append(source)

@@ -43,6 +43,39 @@ def round_to(
         return values.astype(x.dtype if keys.is_float(x.dtype) else dtype)[()]
 
 
+def cast_to(fmt: Format, x: Any) -> Any:
+    """What x becomes when it is converted; see `Format.cast`."""
+    xp = jnp if isinstance(x, jax.Array) else np
+    x = xp.asarray(x)
+    dtype = _carrier(x.dtype, xp)
+    word, stored, bias = _layout(dtype)
+    alike = fmt.kind == "float" and fmt.has_inf and fmt.min_exponent == 1 - bias
+    if xp is jnp and alike and fmt.mantissa_bits < stored:
+        # Of bfloat16, whose exponents are float32's: nothing is flushed, and it is one operation.
+        return lax.reduce_precision(
+            x.astype(dtype), dtype.itemsize * 8 - 1 - stored, fmt.mantissa_bits
+        ).astype(x.dtype)
+    rounded = round_to(fmt, x)
+    if fmt.kind != "float" or fmt.saturating:
+        return rounded
+    bits = _bits(x.astype(dtype), word, xp)
+    beyond = (bits & word.type(np.iinfo(word).max)) > _magnitude(_last_inside(fmt, dtype), dtype)
+    end = xp.where(bits < 0, dtype.type(-math.inf), dtype.type(math.inf))
+    end = end if fmt.has_inf else dtype.type(math.nan)
+    return xp.where(beyond & ~xp.isnan(x), end.astype(rounded.dtype), rounded)[()]
+
+
+def _last_inside(fmt: Format, dtype: np.dtype) -> Any:
+    """The largest number of a dtype that rounds to the format's largest number.
+
+    Up to half a step beyond that, which is a tie: inside if the largest number is even.
+    """
+    step = math.ldexp(1.0, fmt.max_exponent - fmt.mantissa_bits)
+    with np.errstate(over="ignore"):  # of a format as wide as the dtype
+        tie = np.asarray(fmt.largest + step / 2).astype(dtype)
+    return tie if int(fmt.largest / step) % 2 == 0 else np.nextafter(tie, dtype.type(0))
+
+
 def _carrier(dtype: np.dtype, xp: Any) -> np.dtype:
     if not keys.is_float(dtype):
         return np.dtype(np.float64) if xp is np else jnp.asarray(0.0).dtype

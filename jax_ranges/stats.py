@@ -39,6 +39,7 @@ class Statistic:
     Attributes:
       positional: whether a state depends on where in an array its values are. If not, an array
         and its reshapes and transposes are measured once.
+      grouped: whether it pays to measure small values of several sites at once (see `begin`).
 
     Example:
       >>> from dataclasses import dataclass
@@ -60,6 +61,7 @@ class Statistic:
     """
 
     positional: ClassVar[bool] = True
+    grouped: ClassVar[bool] = True
 
     def identity(self, dtype: np.dtype) -> State:
         """The state of a site of this dtype at which no value was seen, as numpy arrays."""

@@ -6,9 +6,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from jax_ranges import compat
 from jax_ranges.call import Call, name_of
-from jax_ranges.interpret import Interpreter, Jits
+from jax_ranges.interpret import Interpreter, Jits, run_outermost
 from jax_ranges.plan import Plan, make_plan
 from jax_ranges.ranges import Ranges
 from jax_ranges.site import Select
@@ -67,11 +66,7 @@ def ranges(
     def measured(*args: Any, **kwargs: Any) -> tuple[Any, Ranges]:
         call = Call.trace(fun, args, kwargs)
         planned = options.plan(call)
-        axes = compat.manual_axes()
-        inner = interpreter.inside(axes, compat.tracks_varying(axes)) if axes else interpreter
-        outs, block = inner.run(planned.frame, call.leaves)
-        if axes:
-            block = inner.everywhere(block, axes)
+        outs, block = run_outermost(interpreter, planned.frame, call.leaves)
         out = call.returned.output(call.returned.typed(outs), args, kwargs)
         return out, Ranges(block, planned.layout)
 

@@ -281,7 +281,7 @@ class Executor(Simulator):
             return super().evaluate(equation, values if keep else list(map(_dense, values)))
         lhs, rhs = (self._codes(product, treatment, i, values[i]) for i in (0, 1))
         result = multiplied(product, lhs, rhs, eqn.outvars[0].aval.dtype)
-        results = self._results(eqn, treatment, [result])
+        results = self.results(equation, [result])
         return results, results
 
     def _codes(self, product: Product, treatment: Treatment, i: int, x: Any) -> QuantizedArray:

@@ -8,9 +8,11 @@ from typing import Any, ClassVar
 
 from jax_ranges import compat
 from jax_ranges.call import Call
+from jax_ranges.errors import ErrorReport
 from jax_ranges.interpret import Interpreter, Jits
+from jax_ranges.pairs import ERRORS, PairRun, plan_of_errors, run_pairs
 from jax_ranges.plan import Equation, Frame, Plan, make_plan
-from jax_ranges.quantization.recipe import RecipeLike, recipe_of
+from jax_ranges.quantization.recipe import Recipe, RecipeLike, recipe_of
 from jax_ranges.quantization.resolved import Resolved, Treatment, resolve
 from jax_ranges.quantization.specs import Use, rounded, uses
 from jax_ranges.taken import Taken
@@ -18,7 +20,11 @@ from jax_ranges.transform import check_callable, named_like
 
 
 def simulate(
-    fun: Callable[..., Any], recipe: RecipeLike, *, straight_through: bool = False
+    fun: Callable[..., Any],
+    recipe: RecipeLike,
+    *,
+    straight_through: bool = False,
+    report: bool = False,
 ) -> Callable[..., Any]:
     """Run `fun` with values rounded to their formats at the recipe's sites.
 
@@ -34,6 +40,9 @@ def simulate(
         nearly everywhere. True: they pass where nothing is clipped (the straight-through
         estimator, Y. Bengio, N. Leonard, A. Courville, arXiv:1308.3432; with clipping, PACT,
         arXiv:1805.06085, and torch's `fake_quantize`). Scales made of values have none.
+      report: return `(output, jr.ErrorReport)`: the error that each operation introduces alone
+        (with the same inputs) and that it inherits. The function is run twice for it, and
+        cannot be differentiated.
 
     Returns:
       A function with the arguments and the output of `fun`. It composes with jit, grad, vmap,
@@ -43,7 +52,8 @@ def simulate(
 
     Raises:
       UnknownSiteError: the recipe names a site that `fun` does not have.
-      ValueError: the recipe rounds nothing in `fun`.
+      ValueError: the recipe rounds nothing in `fun`; or `report` and `straight_through` are given
+        both, which is about gradients.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -51,9 +61,15 @@ def simulate(
       >>> low = jr.simulate(lambda x: jnp.exp(x) * 3, {"exp": "bfloat16"})
       >>> float(jax.jit(low)(1.0))
       8.15625
+      >>> low = jr.simulate(lambda x: jnp.exp(x) * 3, {"exp": "bfloat16"}, report=True)
+      >>> out, report = low(1.0)
+      >>> [(row.site, row.introduced > 0, row.inherited > 0) for row in report.rows[:2]]
+      [('exp', True, False), ('mul', False, True)]
     """
     check_callable(fun, "jr.simulate takes a function and a recipe: y = jr.simulate(f, recipe)(x)")
     recipe, jits = recipe_of(recipe), Jits()
+    if report:
+        return _with_report(fun, recipe, jits, straight_through)
 
     @named_like(fun, "simulate")
     def simulated(*args: Any, **kwargs: Any) -> Any:
@@ -64,6 +80,25 @@ def simulate(
         )
         outs, _ = simulator.run(plan.frame, call.leaves)
         return call.returned.output(call.returned.typed(outs), args, kwargs)
+
+    return simulated
+
+
+def _with_report(
+    fun: Callable[..., Any], recipe: Recipe, jits: Jits, straight_through: bool
+) -> Callable[..., tuple[Any, ErrorReport]]:
+    if straight_through:
+        raise ValueError(
+            "straight_through=True is about gradients, and a run with a report has none: report "
+            "on a run of its own"
+        )
+
+    @named_like(fun, "simulate")
+    def simulated(*args: Any, **kwargs: Any) -> tuple[Any, ErrorReport]:
+        call = Call.trace(fun, args, kwargs)
+        plan = plan_of_errors(call)
+        rounds = Simulator(stats=(), resolved=resolve(recipe, plan))
+        return run_pairs(PairRun((ERRORS,), jits, rounds=rounds), call, plan, args, kwargs)
 
     return simulated
 
@@ -88,31 +123,53 @@ class Simulator(Interpreter):
     rewrites: ClassVar[bool] = True
 
     def entering(self, frame: Frame, values: list[Any]) -> list[Any]:
-        specs = self.resolved.arguments.get(frame, {})
-        return [self._rounded(specs.get(i), value, Use()) for i, value in enumerate(values)]
+        return self.arguments(frame, values)
 
     def enters(self, equation: Equation) -> bool:
         return equation in self.resolved.around or super().enters(equation)
 
     def evaluate(self, equation: Equation, values: list[Any]) -> tuple[list[Any], list[Any]]:
-        treatment = self.resolved.equations.get(equation)
-        if treatment is None:
+        if equation not in self.resolved.equations:
             return super().evaluate(equation, values)
-        eqn = equation.eqn
-        operands = [
-            self._rounded(treatment.operands.get(i), value, use)
-            for i, (value, use) in enumerate(zip(values, uses(eqn), strict=True))
-        ]
-        results = self._results(eqn, treatment, compat.bind(eqn, operands))
+        results = compat.bind(equation.eqn, self.operands(equation, values))
+        results = self.results(equation, results)
         return results, results
-
-    def _results(self, eqn: Any, treatment: Treatment, values: list[Any]) -> list[Any]:
-        """What becomes of an equation's results, of the types that it gives them."""
-        rounded = (self._rounded(treatment.outputs.get(i), x, Use()) for i, x in enumerate(values))
-        return [compat.retyped(x, v.aval) for x, v in zip(rounded, eqn.outvars, strict=True)]
 
     def about(self, frame: Frame) -> Hashable:
         return super().about(frame), self.resolved.about(frame)
+
+    # -- as `jax_ranges.pairs.Rounds` -----------------------------------------------------
+
+    def arguments(self, frame: Frame, values: list[Any]) -> list[Any]:
+        """A frame's constants and inputs, rounded."""
+        specs = self.resolved.arguments.get(frame, {})
+        return [self._rounded(specs.get(i), value, Use()) for i, value in enumerate(values)]
+
+    def constant(self, value: Any, aval: Any) -> Any:
+        """Literals are not rounded."""
+        del aval
+        return value
+
+    def operands(self, equation: Equation, values: list[Any]) -> list[Any]:
+        """An equation's operands, rounded."""
+        specs = self._treatment(equation).operands
+        return [
+            self._rounded(specs.get(i), value, use)
+            for i, (value, use) in enumerate(zip(values, uses(equation.eqn), strict=True))
+        ]
+
+    def bind(self, eqn: Any, operands: list[Any]) -> None:
+        """An operation is computed as it always is."""
+        del eqn, operands
+
+    def results(self, equation: Equation, values: list[Any]) -> list[Any]:
+        """An equation's results, rounded."""
+        specs, outs = self._treatment(equation).outputs, equation.eqn.outvars
+        rounded = [self._rounded(specs.get(i), value, Use()) for i, value in enumerate(values)]
+        return [compat.retyped(x, var.aval) for x, var in zip(rounded, outs, strict=True)]
+
+    def _treatment(self, equation: Equation) -> Treatment:
+        return self.resolved.equations.get(equation, Treatment())
 
     def _rounded(self, spec: Any, value: Any, use: Use) -> Any:
         return value if spec is None else rounded(spec, value, use, self.passes)

@@ -77,7 +77,7 @@ class Row:
 def rows_of(ranges: Mapping[str, Range]) -> list[Row]:
     """One row a site with a range, in program order. They must be readable (see `unreadable`)."""
     assert isinstance(ranges, Ranges)
-    short = functools.cache(_shortener())
+    short = functools.cache(shortener())
     ranged = [site for site in ranges.sites if ranges.has(site.name, MinMax())]
     return [_row(site, ranges[site.name], short(site.source)) for site in ranged]
 
@@ -90,7 +90,12 @@ def unreadable(ranges: Ranges) -> str:
     """
     if len(ranges) and not any(isinstance(stat, MinMax) for stat in ranges.stats):
         return "without MinMax()"
-    reasons = (_why_unreadable(leaf) for leaf in jax.tree.leaves(ranges, is_leaf=_is_none))
+    return unreadable_leaves(ranges)
+
+
+def unreadable_leaves(tree: Any) -> str:
+    """The same of any pytree."""
+    reasons = (_why_unreadable(leaf) for leaf in jax.tree.leaves(tree, is_leaf=_is_none))
     return next(filter(None, reasons), "")
 
 
@@ -289,7 +294,7 @@ def cut_right(text: str, width: int) -> str:
     return text if len(text) <= width else text[: max(width - 1, 0)] + "…"
 
 
-def _shortener() -> Callable[[str], str]:
+def shortener() -> Callable[[str], str]:
     """Shortens `file:line`: from the current folder, or from the package, or the last two parts."""
     try:
         here = os.path.join(os.getcwd(), "").replace("\\", "/")

@@ -16,10 +16,10 @@ from jax_ranges.statistics.counts import Count
 from jax_ranges.statistics.passes import largest, occurrences, summed
 from jax_ranges.statistics.pooled import Over, Pooled
 from jax_ranges.statistics.words import (
-    SINGLE,
-    Float,
     bits_of,
+    exponent_above,
     float_of,
+    least_exponent,
     magnitude_of,
     power_of_two,
     real_parts,
@@ -84,7 +84,9 @@ class Moments(Pooled):
     def identity(self, dtype: np.dtype) -> MomentState:
         kind = float_of(dtype)
         zero = np.zeros((), kind.dtype)
-        return MomentState(counts.nothing((2,)), np.array(_least(kind), np.int32), zero, zero)
+        return MomentState(
+            counts.nothing((2,)), np.array(least_exponent(kind), np.int32), zero, zero
+        )
 
     def measure(self, value: jax.Array) -> MomentState:
         states = [_moments(part) for part in real_parts(value)]
@@ -135,7 +137,7 @@ def _moments(x: jax.Array) -> MomentState:
     bits = bits_of(values)
     magnitude = magnitude_of(bits)
     finite = magnitude < kind.infinity
-    exponent = _exponent(largest(jnp.where(finite, magnitude, 0)), kind)
+    exponent = exponent_above(largest(jnp.where(finite, magnitude, 0)), kind)
     (left_out,) = occurrences(~finite)
     count = np.uint32(x.size) - left_out.astype(np.uint32)
     scale = power_of_two(-exponent, kind)
@@ -144,17 +146,6 @@ def _moments(x: jax.Array) -> MomentState:
     deviation = jnp.where(finite, scaled - mean, 0)
     both = jnp.stack([count, left_out.astype(np.uint32)])
     return MomentState(counts.counted(both), exponent, mean, summed(deviation * deviation))
-
-
-def _least(kind: Float) -> int:
-    """The least exponent: its negative is the exponent of a normal number, with room to spare."""
-    return -100 if kind is SINGLE else -1000
-
-
-def _exponent(most: jax.Array, kind: Float) -> jax.Array:
-    """Of the power of two not below the largest magnitude, as far as that can be divided by."""
-    up = (most + kind.word.type((1 << kind.fraction) - 1)) >> kind.fraction
-    return jnp.clip(up.astype(np.int32) - kind.bias, _least(kind), kind.bias - 1)
 
 
 def _rescaled(state: MomentState, exponent: Any, xp: Any) -> MomentState:

@@ -9,7 +9,10 @@ instructions, only where the reduction is nothing but that sum.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -60,3 +63,30 @@ def summed(x: jax.Array) -> jax.Array:
     if x.ndim > 1:
         x = jnp.sum(x, -1, dtype=x.dtype)
     return jnp.sum(x, dtype=x.dtype)
+
+
+def folded(op: Callable[[Any, Any], Any], arrays: Sequence[jax.Array]) -> list[jax.Array]:
+    """Several arrays of one shape, of non-negative numbers, each summed up, or its largest.
+
+    By rows first, as `summed`. In a single reduction where XLA does not fuse them: not as fast as
+    one for each can be, but with less to compile.
+    """
+    rows = [_as_rows(x) for x in arrays]
+    start, axes = rows[0].dtype.type(0), range(rows[0].ndim)
+    for over in (axes[-1:], axes[:-1]):
+        if jax.default_backend() == "cpu" and jax.device_count() == 1:
+            rows = lax.reduce(rows, [start] * len(rows), functools.partial(_each, op), over)
+        else:
+            rows = [lax.reduce(x, start, op, over) for x in rows]
+    return list(rows)
+
+
+def _each(
+    op: Callable[[Any, Any], Any], a: Sequence[jax.Array], b: Sequence[jax.Array]
+) -> list[Any]:
+    return [op(x, y) for x, y in zip(a, b, strict=True)]
+
+
+def _as_rows(x: jax.Array) -> jax.Array:
+    """A vector is cut in pieces."""
+    return x.reshape(math.gcd(x.size, 1024), -1) if x.ndim == 1 and x.size else x

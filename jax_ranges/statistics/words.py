@@ -91,6 +91,17 @@ def floor_log2(magnitude: jax.Array) -> jax.Array:
     return width - lax.clz(magnitude).astype(np.int32)
 
 
+def least_exponent(kind: Float) -> int:
+    """The least to scale by: its negative is that of a normal number, with room to spare."""
+    return -100 if kind is SINGLE else -1000
+
+
+def exponent_above(most: jax.Array, kind: Float) -> jax.Array:
+    """Of the power of two not below a magnitude (its bits), as far as that can be divided by."""
+    up = (most + kind.word.type((1 << kind.fraction) - 1)) >> kind.fraction
+    return jnp.clip(up.astype(np.int32) - kind.bias, least_exponent(kind), kind.bias - 1)
+
+
 def power_of_two(exponent: Any, kind: Float, xp: Any = jnp) -> Any:
     """2**exponent in a float dtype; for exponents of normal numbers, others are clamped."""
     exponent = xp.clip(exponent, 1 - kind.bias, kind.bias).astype(kind.word)
