@@ -6,7 +6,7 @@ import inspect
 import threading
 import warnings
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import jax
 
@@ -19,46 +19,47 @@ from jax_ranges.transform import Options
 
 MANY_PROGRAMS = 50
 
+P = TypeVar("P")
 
-class Caller:
-    """Runs a function observed; what it sees is in the pools of the programs of `recorder`.
+
+class Programs(Generic[P]):
+    """The compiled programs of a function: one for each kind of call, made when it is first met.
 
     Attributes:
-      excluded: the names of sites that are not observed for the time being.
+      owner: how the object that calls is written, for messages: `jr.Net(f)`.
     """
 
-    def __init__(self, fun: Callable[..., Any], options: Options, recorder: Recorder):
-        self.excluded: frozenset[str] = frozenset()
+    def __init__(self, fun: Callable[..., Any], owner: str):
+        self.owner = owner
         self._fun, self._bound = _with_bound(fun)
         self._info = compat.jit_arguments(self._fun)
-        self._options, self._recorder = options, recorder
-        self._programs: dict[Hashable, Program | None] = {}
+        self._programs: dict[Hashable, P] = {}
         self._compiling = threading.RLock()
         self._have_variables: dict[Any, bool] = {}
 
-    def __call__(self, args: Any, kwargs: Any) -> Any:
-        if compat.tracing():
-            raise TypeError(
-                f"jr.Net({self._options.name}) was called inside jit, grad, vmap or another "
-                f"transformation, where nothing can accumulate between calls. Use "
-                f"out, ranges = jr.ranges(f)(...) there, and return the ranges"
-            )
+    def compile(self, args: Any, kwargs: Any) -> P:
+        """The program of calls like this one."""
+        raise NotImplementedError
+
+    def variant(self) -> Hashable:
+        """What else than the call decides which program it needs."""
+        return None
+
+    def find(self, args: Any, kwargs: Any) -> tuple[P, list[Any], Any]:
+        """The program of a call, the leaves of its arguments, and the positional ones."""
         args = (*self._bound, *args)
         leaves, tree = jax.tree.flatten((args, kwargs))
         kind = (
-            self.excluded,
+            self.variant(),
             kind_of_call(self._info, args, kwargs, leaves, tree),
             self._sharing(args, kwargs, tree),
         )
         try:
-            program = self._programs[kind]
+            return self._programs[kind], leaves, args
         except KeyError:
-            program = self._compiled(kind, args, kwargs)
+            return self._compiled(kind, args, kwargs), leaves, args
         except TypeError as error:
             raise _unhashable(leaves, error) from error
-        if program is None:
-            return self._fun(*args, **kwargs)
-        return program.run(leaves, args, kwargs)
 
     def _sharing(self, args: Any, kwargs: Any, tree: Any) -> Hashable:
         """Which variables are given twice; looking takes long, so only where there are any."""
@@ -68,15 +69,56 @@ class Caller:
             has_variables = self._have_variables[tree] = any(map(is_variable, leaves))
         return tuple(shared_variables((args, kwargs))) if has_variables else ()
 
-    def _compiled(self, kind: Hashable, args: Any, kwargs: Any) -> Program | None:
+    def _compiled(self, kind: Hashable, args: Any, kwargs: Any) -> P:
         with self._compiling:
             if kind not in self._programs:
-                program = self._programs[kind] = self._compile(args, kwargs, self.excluded)
-                if program is not None:
-                    self._recorder.add(program)
+                self._programs[kind] = self.compile(args, kwargs)
                 if len(self._programs) == MANY_PROGRAMS:
                     self._warn_of_many()
             return self._programs[kind]
+
+    def _warn_of_many(self) -> None:
+        warnings.warn(
+            f"{self.owner} has compiled {MANY_PROGRAMS} programs, one for each "
+            f"shape of its arrays and each value of its other arguments. If an argument counts "
+            f"something, pass an array: jnp.asarray(step)",
+            RuntimeWarning,
+            stacklevel=7,
+        )
+
+
+class Caller(Programs[Program | None]):
+    """Runs a function observed; what it sees is in the pools of the programs of `recorder`.
+
+    Attributes:
+      excluded: the names of sites that are not observed for the time being.
+    """
+
+    def __init__(self, fun: Callable[..., Any], options: Options, recorder: Recorder):
+        super().__init__(fun, f"jr.Net({options.name})")
+        self.excluded: frozenset[str] = frozenset()
+        self._options, self._recorder = options, recorder
+
+    def variant(self) -> Hashable:
+        return self.excluded
+
+    def __call__(self, args: Any, kwargs: Any) -> Any:
+        if compat.tracing():
+            raise TypeError(
+                f"jr.Net({self._options.name}) was called inside jit, grad, vmap or another "
+                f"transformation, where nothing can accumulate between calls. Use "
+                f"out, ranges = jr.ranges(f)(...) there, and return the ranges"
+            )
+        program, leaves, args = self.find(args, kwargs)
+        if program is None:
+            return self._fun(*args, **kwargs)
+        return program.run(leaves, args, kwargs)
+
+    def compile(self, args: Any, kwargs: Any) -> Program | None:
+        program = self._compile(args, kwargs, self.excluded)
+        if program is not None:
+            self._recorder.add(program)
+        return program
 
     def _compile(self, args: Any, kwargs: Any, excluded: frozenset[str]) -> Program | None:
         """None if there is nothing to observe."""
@@ -93,15 +135,6 @@ class Caller:
             wanted = selector(self._options.select)
             plan = self._options.plan(call, lambda s: wanted(s) and s.name not in excluded)
         return compiled(call, plan, self._options.stats, self._options.name)
-
-    def _warn_of_many(self) -> None:
-        warnings.warn(
-            f"jr.Net({self._options.name}) has compiled {MANY_PROGRAMS} programs, one for each "
-            f"shape of its arrays and each value of its other arguments. If an argument counts "
-            f"something, pass an array: jnp.asarray(step)",
-            RuntimeWarning,
-            stacklevel=6,
-        )
 
 
 def _with_bound(fun: Any) -> tuple[Any, tuple[Any, ...]]:
