@@ -8,6 +8,7 @@ from jax_ranges.diff import Diff, diff
 from jax_ranges.errors import ErrorReport
 from jax_ranges.files import load
 from jax_ranges.formats import Format, format_of
+from jax_ranges.guard import RangeViolationError, Violation, Violations, guard
 from jax_ranges.moving import MovingAverage
 from jax_ranges.net import Net
 from jax_ranges.plan import Plan
@@ -56,14 +57,18 @@ __all__ = [
     "QRule",
     "QuantizedArray",
     "Range",
+    "RangeViolationError",
     "Ranges",
     "Recipe",
     "Site",
     "Statistic",
     "UnknownSiteError",
+    "Violation",
+    "Violations",
     "advise",
     "diff",
     "format_of",
+    "guard",
     "load",
     "merge_processes",
     "plan",

@@ -6,7 +6,7 @@ import inspect
 import threading
 import warnings
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import jax
 
@@ -18,37 +18,41 @@ from jax_ranges.site import NothingSelectedError, selector
 from jax_ranges.transform import Options
 
 MANY_PROGRAMS = 50
-_UNKNOWN = object()
+_UNKNOWN: Any = object()
+
+P = TypeVar("P")
 
 
-class Caller:
-    """Runs a function observed; what it sees is in the pools of the programs of `recorder`.
+class Programs(Generic[P]):
+    """The compiled programs of a function: one for each kind of call, made when it is first met.
 
     Attributes:
-      excluded: the names of sites that are not observed for the time being.
+      owner: how the object that calls is written, for messages: `jr.Net(f)`.
     """
 
-    def __init__(self, fun: Callable[..., Any], options: Options, recorder: Recorder):
-        self.excluded: frozenset[str] = frozenset()
+    def __init__(self, fun: Callable[..., Any], owner: str):
+        self.owner = owner
         self._fun, self._bound = _with_bound(fun)
         self._info = compat.jit_arguments(self._fun)
-        self._options, self._recorder = options, recorder
-        self._programs: dict[Hashable, Any] = {}  # programs, None where nothing is observed
+        self._programs: dict[Hashable, P] = {}
         self._compiling = threading.RLock()
         self._have_variables: dict[Any, bool] = {}
 
-    def __call__(self, args: Any, kwargs: Any) -> Any:
-        if compat.tracing():
-            raise TypeError(
-                f"jr.Net({self._options.name}) was called inside jit, grad, vmap or another "
-                f"transformation, where nothing can accumulate between calls. Use "
-                f"out, ranges = jr.ranges(f)(...) there, and return the ranges"
-            )
+    def compile(self, args: Any, kwargs: Any, variant: Any) -> P:
+        """The program of calls like this one."""
+        raise NotImplementedError
+
+    def variant(self) -> Hashable:
+        """What else than the call decides which program it needs."""
+        return None
+
+    def find(self, args: Any, kwargs: Any) -> tuple[P, list[Any], Any]:
+        """The program of a call, the leaves of its arguments, and the positional ones."""
         args = (*self._bound, *args)
         leaves, tree = jax.tree.flatten((args, kwargs))
-        excluded = self.excluded  # which another thread may change at any moment
+        variant = self.variant()  # which another thread may change at any moment
         kind = (
-            excluded,
+            variant,
             kind_of_call(self._info, args, kwargs, leaves, tree),
             self._sharing(args, kwargs, tree),
         )
@@ -57,10 +61,8 @@ class Caller:
         except TypeError as error:
             raise _unhashable(leaves, error) from error
         if program is _UNKNOWN:
-            program = self._compiled(kind, args, kwargs, excluded)
-        if program is None:
-            return self._fun(*args, **kwargs)
-        return program.run(leaves, args, kwargs)
+            program = self._compiled(kind, args, kwargs, variant)
+        return program, leaves, args
 
     def _sharing(self, args: Any, kwargs: Any, tree: Any) -> Hashable:
         """Which variables are given twice; looking takes long, so only where there are any."""
@@ -70,18 +72,56 @@ class Caller:
             has_variables = self._have_variables[tree] = any(map(is_variable, leaves))
         return tuple(shared_variables((args, kwargs))) if has_variables else ()
 
-    def _compiled(
-        self, kind: Hashable, args: Any, kwargs: Any, excluded: frozenset[str]
-    ) -> Program | None:
+    def _compiled(self, kind: Hashable, args: Any, kwargs: Any, variant: Any) -> P:
         with self._compiling:
             if kind not in self._programs:
-                program = self._compile(args, kwargs, excluded)
-                if program is not None:
-                    self._recorder.add(program)  # before anybody can run it
-                self._programs[kind] = program
+                self._programs[kind] = self.compile(args, kwargs, variant)
                 if len(self._programs) == MANY_PROGRAMS:
                     self._warn_of_many()
             return self._programs[kind]
+
+    def _warn_of_many(self) -> None:
+        warnings.warn(
+            f"{self.owner} has compiled {MANY_PROGRAMS} programs, one for each "
+            f"shape of its arrays and each value of its other arguments. If an argument counts "
+            f"something, pass an array: jnp.asarray(step)",
+            RuntimeWarning,
+            stacklevel=6,  # the call of what the user called
+        )
+
+
+class Caller(Programs[Program | None]):
+    """Runs a function observed; what it sees is in the pools of the programs of `recorder`.
+
+    Attributes:
+      excluded: the names of sites that are not observed for the time being.
+    """
+
+    def __init__(self, fun: Callable[..., Any], options: Options, recorder: Recorder):
+        super().__init__(fun, f"jr.Net({options.name})")
+        self.excluded: frozenset[str] = frozenset()
+        self._options, self._recorder = options, recorder
+
+    def variant(self) -> Hashable:
+        return self.excluded
+
+    def __call__(self, args: Any, kwargs: Any) -> Any:
+        if compat.tracing():
+            raise TypeError(
+                f"jr.Net({self._options.name}) was called inside jit, grad, vmap or another "
+                f"transformation, where nothing can accumulate between calls. Use "
+                f"out, ranges = jr.ranges(f)(...) there, and return the ranges"
+            )
+        program, leaves, args = self.find(args, kwargs)
+        if program is None:
+            return self._fun(*args, **kwargs)
+        return program.run(leaves, args, kwargs)
+
+    def compile(self, args: Any, kwargs: Any, variant: frozenset[str]) -> Program | None:
+        program = self._compile(args, kwargs, variant)
+        if program is not None:
+            self._recorder.add(program)  # before anybody can run it
+        return program
 
     def _compile(self, args: Any, kwargs: Any, excluded: frozenset[str]) -> Program | None:
         """None if there is nothing to observe."""
@@ -98,15 +138,6 @@ class Caller:
             wanted = selector(self._options.select)
             plan = self._options.plan(call, lambda s: wanted(s) and s.name not in excluded)
         return compiled(call, plan, self._options.stats, self._options.name)
-
-    def _warn_of_many(self) -> None:
-        warnings.warn(
-            f"jr.Net({self._options.name}) has compiled {MANY_PROGRAMS} programs, one for each "
-            f"shape of its arrays and each value of its other arguments. If an argument counts "
-            f"something, pass an array: jnp.asarray(step)",
-            RuntimeWarning,
-            stacklevel=5,  # the call of the net
-        )
 
 
 def _with_bound(fun: Any) -> tuple[Any, tuple[Any, ...]]:
