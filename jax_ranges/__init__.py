@@ -4,6 +4,9 @@ out, ranges = jr.ranges(f)(*args)
 """
 
 from jax_ranges.advice import Advice, AdviceRow, advise
+from jax_ranges.births.birth import Birth
+from jax_ranges.births.find import find_nonfinite
+from jax_ranges.births.report import Report
 from jax_ranges.diff import Diff, diff
 from jax_ranges.files import load
 from jax_ranges.formats import Format, format_of
@@ -32,6 +35,7 @@ __all__ = [
     "AbsMax",
     "Advice",
     "AdviceRow",
+    "Birth",
     "Diff",
     "Dynamic",
     "Exponents",
@@ -51,11 +55,13 @@ __all__ = [
     "Range",
     "Ranges",
     "Recipe",
+    "Report",
     "Site",
     "Statistic",
     "UnknownSiteError",
     "advise",
     "diff",
+    "find_nonfinite",
     "format_of",
     "load",
     "merge_processes",
