@@ -11,10 +11,12 @@ from typing import Any
 import jax
 
 from jax_ranges import compat
+from jax_ranges.births.planned import BirthsPlan
 from jax_ranges.call import Call, is_variable, shared_variables, unbound
 from jax_ranges.compiled import Program, compiled, kind_of_call
+from jax_ranges.plan import Plan
 from jax_ranges.recorder import Recorder
-from jax_ranges.site import NothingSelectedError, selector
+from jax_ranges.site import NothingSelectedError, Select, selector
 from jax_ranges.transform import Options
 
 MANY_PROGRAMS = 50
@@ -36,7 +38,8 @@ class Caller:
         self._compiling = threading.RLock()
         self._have_variables: dict[Any, bool] = {}
 
-    def __call__(self, args: Any, kwargs: Any) -> Any:
+    def __call__(self, args: Any, kwargs: Any, number: int) -> Any:
+        """The n-th call of all."""
         if compat.tracing():
             raise TypeError(
                 f"jr.Net({self._options.name}) was called inside jit, grad, vmap or another "
@@ -58,7 +61,7 @@ class Caller:
             raise _unhashable(leaves, error) from error
         if program is None:
             return self._fun(*args, **kwargs)
-        return program.run(leaves, args, kwargs)
+        return program.run(leaves, args, kwargs, number)
 
     def _sharing(self, args: Any, kwargs: Any, tree: Any) -> Hashable:
         """Which variables are given twice; looking takes long, so only where there are any."""
@@ -82,7 +85,7 @@ class Caller:
         """None if there is nothing to observe."""
         call = Call.trace(self._fun, args, kwargs, outermost=True)
         try:
-            plan = self._options.plan(call)
+            plan = self._plan(call)
         except NothingSelectedError:  # a mistake, unless calls of another kind have what is
             if any(self._programs.values()):
                 return None
@@ -91,8 +94,12 @@ class Caller:
             return None
         if excluded:
             wanted = selector(self._options.select)
-            plan = self._options.plan(call, lambda s: wanted(s) and s.name not in excluded)
+            plan = self._plan(call, lambda s: wanted(s) and s.name not in excluded)
         return compiled(call, plan, self._options.stats, self._options.name)
+
+    def _plan(self, call: Call, select: Select = None) -> Plan | BirthsPlan:
+        options = self._options
+        return (options.plan if options.births is None else options.plan_births)(call, select)
 
     def _warn_of_many(self) -> None:
         warnings.warn(

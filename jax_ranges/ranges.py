@@ -76,6 +76,11 @@ class Ranges(Mapping[str, Range]):
         return self._layout.sites
 
     @property
+    def layout(self) -> Layout:
+        """Where the packed arrays hold what."""
+        return self._layout
+
+    @property
     def stats(self) -> tuple[Statistic, ...]:
         """The statistics that were taken."""
         return self._layout.stats

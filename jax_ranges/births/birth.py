@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,6 +75,22 @@ def births_in(found: Found) -> Iterator[Birth]:
         for k, (kind, watch) in enumerate(kinds):
             if state.count[k] and not found.inherits(question, kind):
                 yield _birth(found, name, question, k, kind, watch)
+
+
+def first_of(births: Iterable[Birth]) -> tuple[Birth, ...]:
+    """Of those of one kind at one site that which got farthest, and of these the earliest.
+
+    In the order of reports: escaped ones first, then program order, in which they come.
+    """
+    first: dict[tuple[str, str, str], Birth] = {}
+    for birth in births:
+        key = birth.site.name, birth.kind, birth.watch
+        first[key] = min(first.get(key, birth), birth, key=_time)
+    return tuple(sorted(first.values(), key=lambda birth: FATES.index(birth.fate)))
+
+
+def _time(birth: Birth) -> tuple[int, int, tuple[int, ...]]:
+    return FATES.index(birth.fate), birth.call, birth.iteration
 
 
 def _birth(

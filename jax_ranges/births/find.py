@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 
 from jax_ranges import compat
-from jax_ranges.births.checks import Check, has_specials
-from jax_ranges.births.first import OPERANDS
-from jax_ranges.births.genealogy import Genealogy
-from jax_ranges.births.inquiry import Operand, Question, inquire
+from jax_ranges.births.planned import plan_births
 from jax_ranges.births.report import Report
-from jax_ranges.births.review import attach
 from jax_ranges.births.statistic import Births
 from jax_ranges.births.watch import watches
 from jax_ranges.call import Call
 from jax_ranges.interpret import Interpreter, Jits
-from jax_ranges.packing import Layout, Slot
-from jax_ranges.plan import Frame, Planner, lay_out, slots_of, walk, want
 from jax_ranges.ranges import Ranges
-from jax_ranges.site import Select, Site, chosen, selector
-from jax_ranges.stats import MinMax
-from jax_ranges.taken import Taken
+from jax_ranges.site import Select
 from jax_ranges.transform import check_callable, named_like
 
 
@@ -77,7 +68,7 @@ def find_nonfinite(
     def found(*args: Any, **kwargs: Any) -> tuple[Any, Report]:
         call = Call.trace(fun, args, kwargs)
         planned = plan_births(call, stat, select)
-        interpreter = Interpreter(planned.taken.stats, jits)
+        interpreter = Interpreter(planned.stats, jits)
         axes = compat.manual_axes()
         if axes:
             interpreter = interpreter.inside(axes, compat.tracks_varying(axes))
@@ -92,69 +83,3 @@ def find_nonfinite(
         return out, Report(ranges, planned.genealogy)
 
     return found
-
-
-@dataclass(frozen=True, eq=False)
-class BirthsPlan:
-    """How a call is run so that births are found: ranges of all sites, births at those selected."""
-
-    frame: Frame
-    taken: Taken
-    layout: Layout
-    genealogy: Genealogy
-
-
-def plan_births(call: Call, stat: Births, select: Select, loops: str = "merge") -> BirthsPlan:
-    """Plan a traced call."""
-    planner = Planner(loops, inputs=True, stepwise=True)
-    outputs = call.returned.names
-    frame = walk(planner, call.jaxpr, call.names, outputs)
-    _widen(planner)
-    sites = planner.linked()
-    chosen(sites, select)  # refuses to select nothing
-    taken = Taken((MinMax(), stat), ((_all,), (_bears(select),)))
-    every = range(len(sites))
-    places = want(planner, taken, sites, every)
-    asked = [i for i in every if taken.takes(1, sites[i])]
-    questions = inquire(planner, asked, 0, OPERANDS)
-    frame.settle(taken.stats)
-    attach(frame, planner, taken.stats, questions)
-    layout = lay_out(frame, taken.stats, tuple(sites), places)
-    slots, _ = slots_of(frame, taken.stats)
-    named = {sites[i].name: _slotted(q, slots) for i, q in questions.items()}
-    asking = {name: q for name, q in named.items() if q.check is not Check.NEVER}
-    return BirthsPlan(frame, taken, layout, Genealogy(stat, asking))
-
-
-def _all(site: Site) -> bool:
-    del site
-    return True
-
-
-def _bears(select: Select) -> Callable[[Site], bool]:
-    selects = selector(select)
-    return lambda s: s.primitive not in ("output", "const") and has_specials(s.dtype) and selects(s)
-
-
-def _widen(planner: Planner) -> None:
-    """Say it of all, if there are values of 64 bits: what is kept of births is of one type."""
-    wide = any(MinMax().identity(s.dtype).min.dtype.itemsize == 8 for s in planner.sources)
-    for source in planner.sources:
-        source.wide = wide
-
-
-def _slotted(question: Question, slots: dict[tuple[int, int], Slot]) -> Question:
-    """With the places in the packed arrays of what is not kept with a birth."""
-
-    def placed(operand: Operand) -> Operand:
-        if operand.parts is None:
-            return operand
-        parts = tuple(
-            p
-            if p.snapshot is not None or p.source.known is not None
-            else replace(p, slot=slots[0, p.source.index])
-            for p in operand.parts
-        )
-        return replace(operand, parts=parts)
-
-    return replace(question, operands=tuple(map(placed, question.operands)))

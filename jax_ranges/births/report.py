@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from jax_ranges.births.birth import FATES, Birth, births_in
+from jax_ranges.births.birth import Birth, births_in, first_of
 from jax_ranges.births.genealogy import Found, Genealogy
 from jax_ranges.ranges import Ranges
 from jax_ranges.report.rows import unreadable
@@ -51,7 +51,7 @@ class Report:
                 f"this report cannot be read here ({why}): return it from the jitted function, "
                 f"and read it outside"
             )
-        return in_order(births_in(Found(jax.device_get(self._ranges), self._genealogy)))
+        return first_of(births_in(Found(jax.device_get(self._ranges), self._genealogy)))
 
     @property
     def ok(self) -> bool:
@@ -71,11 +71,6 @@ class Report:
         from jax_ranges.report.births_text import births_view
 
         return births_view(self.births)
-
-
-def in_order(births: Any) -> tuple[Birth, ...]:
-    """Escaped first; among those of one fate program order, in which they come."""
-    return tuple(sorted(births, key=lambda birth: FATES.index(birth.fate)))
 
 
 def births_json(births: Sequence[Birth]) -> str:
