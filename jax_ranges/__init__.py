@@ -4,6 +4,9 @@ out, ranges = jr.ranges(f)(*args)
 """
 
 from jax_ranges.advice import Advice, AdviceRow, advise
+from jax_ranges.births.birth import Birth
+from jax_ranges.births.find import find_nonfinite
+from jax_ranges.births.report import Report
 from jax_ranges.diff import Diff, diff
 from jax_ranges.errors import ErrorReport
 from jax_ranges.files import load
@@ -38,6 +41,7 @@ __all__ = [
     "AbsMax",
     "Advice",
     "AdviceRow",
+    "Birth",
     "Diff",
     "Dynamic",
     "ErrorReport",
@@ -60,6 +64,7 @@ __all__ = [
     "RangeViolationError",
     "Ranges",
     "Recipe",
+    "Report",
     "Site",
     "Statistic",
     "UnknownSiteError",
@@ -67,6 +72,7 @@ __all__ = [
     "Violations",
     "advise",
     "diff",
+    "find_nonfinite",
     "format_of",
     "guard",
     "load",

@@ -138,6 +138,16 @@ class Returned:
     written: tuple[Any, ...]
     avals: list[Any]
 
+    @property
+    def names(self) -> list[str]:
+        """For each of the arrays `output/<path>`; of what is written `written/<path>`."""
+        count = len(self.others) - len(self.written)
+        tree = self.tree.unflatten(range(count))
+        paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
+        names = [_joined("output", path) for path in paths]
+        names += [_joined("written", path) for path in self.written]
+        return [name for name, other in zip(names, self.others, strict=True) if other is None]
+
     def typed(self, values: Sequence[Any]) -> list[Any]:
         """The program's outputs, of the types that they had when traced, weak ones included."""
         return [compat.retyped(v, aval) for v, aval in zip(values, self.avals, strict=True)]
@@ -233,6 +243,11 @@ def _parameters(fun: Any, count: int) -> list[str]:
     rest = next((f"{p.name}/" for p in parameters if p.kind is p.VAR_POSITIONAL), "")
     names = [p.name for p in named[:count]]
     return names + [f"{rest}{i}" for i in range(count - len(names))]
+
+
+def _joined(first: str, path: Any) -> str:
+    tail = jax.tree_util.keystr(tuple(path), simple=True, separator="/")
+    return f"{first}/{tail}" if tail else first
 
 
 def _input_name(path: Any, parameters: list[str]) -> str:

@@ -11,10 +11,12 @@ from typing import Any, Generic, TypeVar
 import jax
 
 from jax_ranges import compat
+from jax_ranges.births.planned import BirthsPlan
 from jax_ranges.call import Call, is_variable, shared_variables, unbound
 from jax_ranges.compiled import Program, compiled, kind_of_call
+from jax_ranges.plan import Plan
 from jax_ranges.recorder import Recorder
-from jax_ranges.site import NothingSelectedError, selector
+from jax_ranges.site import NothingSelectedError, Select, selector
 from jax_ranges.transform import Options
 
 MANY_PROGRAMS = 50
@@ -57,7 +59,7 @@ class Programs(Generic[P]):
             self._sharing(args, kwargs, tree),
         )
         try:
-            program = self._programs.get(kind, _UNKNOWN)
+            program: Any = self._programs.get(kind, _UNKNOWN)
         except TypeError as error:
             raise _unhashable(leaves, error) from error
         if program is _UNKNOWN:
@@ -105,7 +107,8 @@ class Caller(Programs[Program | None]):
     def variant(self) -> Hashable:
         return self.excluded
 
-    def __call__(self, args: Any, kwargs: Any) -> Any:
+    def __call__(self, args: Any, kwargs: Any, number: int) -> Any:
+        """The n-th call of all."""
         if compat.tracing():
             raise TypeError(
                 f"jr.Net({self._options.name}) was called inside jit, grad, vmap or another "
@@ -115,7 +118,7 @@ class Caller(Programs[Program | None]):
         program, leaves, args = self.find(args, kwargs)
         if program is None:
             return self._fun(*args, **kwargs)
-        return program.run(leaves, args, kwargs)
+        return program.run(leaves, args, kwargs, number)
 
     def compile(self, args: Any, kwargs: Any, variant: frozenset[str]) -> Program | None:
         program = self._compile(args, kwargs, variant)
@@ -127,7 +130,7 @@ class Caller(Programs[Program | None]):
         """None if there is nothing to observe."""
         call = Call.trace(self._fun, args, kwargs, outermost=True)
         try:
-            plan = self._options.plan(call)
+            plan = self._plan(call)
         except NothingSelectedError:  # a mistake, unless calls of another kind have what is
             if any(self._programs.values()):
                 return None
@@ -136,8 +139,12 @@ class Caller(Programs[Program | None]):
             return None
         if excluded:
             wanted = selector(self._options.select)
-            plan = self._options.plan(call, lambda s: wanted(s) and s.name not in excluded)
+            plan = self._plan(call, lambda s: wanted(s) and s.name not in excluded)
         return compiled(call, plan, self._options.stats, self._options.name)
+
+    def _plan(self, call: Call, select: Select = None) -> Plan | BirthsPlan:
+        options = self._options
+        return (options.plan if options.births is None else options.plan_births)(call, select)
 
 
 def _with_bound(fun: Any) -> tuple[Any, tuple[Any, ...]]:

@@ -19,6 +19,8 @@ from jax.sharding import (
 
 from jax_ranges import compat
 from jax_ranges.accumulate import Arrays, Pool
+from jax_ranges.births.genealogy import Genealogy
+from jax_ranges.births.planned import BirthsPlan
 from jax_ranges.call import Call, Returned, static_values
 from jax_ranges.interpret import Interpreter, Jits
 from jax_ranges.packing import Layout
@@ -30,29 +32,49 @@ Leaves = Sequence[Any]
 
 
 class Program(NamedTuple):
-    """A function compiled with the accumulation of its ranges, for one kind of call."""
+    """A function compiled with the accumulation of its ranges, for one kind of call.
+
+    Attributes:
+      layout: of all that is accumulated; `shown`: of what was asked for.
+      genealogy: what is asked about births, if anything.
+    """
 
     step: Callable[..., tuple[list[Any], Arrays]]
     dynamic: tuple[int, ...]
     returned: Returned
     pool: Pool
     layout: Layout
+    shown: Layout
+    genealogy: Genealogy | None
 
-    def run(self, leaves: Leaves, args: Any, kwargs: Any) -> Any:
+    def run(self, leaves: Leaves, args: Any, kwargs: Any, number: int) -> Any:
         """The function's output; what was seen is in the pool."""
-        outs = self.pool.run(self.step, [leaves[i] for i in self.dynamic])
-        return self.returned.output(outs, args, kwargs)
+        values = [leaves[i] for i in self.dynamic]
+        if self.genealogy is not None:
+            values.insert(0, np.int32(number))
+        return self.returned.output(self.pool.run(self.step, values), args, kwargs)
 
     def ranges(self, arrays: Arrays) -> Ranges:
+        """All that was accumulated."""
         return Ranges.tree_unflatten(self.layout, arrays)
 
+    def view(self, ranges: Ranges) -> Ranges:
+        """Of that what was asked for."""
+        return ranges if self.shown is self.layout else Ranges(ranges.block(), self.shown)
 
-def compiled(call: Call, plan: Plan, stats: tuple[Statistic, ...], name: str) -> Program:
+
+def compiled(
+    call: Call, plan: Plan | BirthsPlan, stats: tuple[Statistic, ...], name: str
+) -> Program:
     """The program of a traced call, measured as planned; compiled when it is first run."""
+    births = isinstance(plan, BirthsPlan)
+    stats = plan.stats if births else stats
     interpreter, frame, returned = Interpreter(stats, Jits()), plan.frame, call.returned
 
     def step(arrays: Arrays, *values: Any) -> tuple[list[Any], Arrays]:
-        outs, block = interpreter.run(frame, values)
+        number, *rest = values if births else (None, *values)
+        outs, block = interpreter.run(frame, rest)
+        block = interpreter.at(block, frame, number)  # calls are the outermost loop
         merged = Ranges.tree_unflatten(plan.layout, arrays).block().merge(block, stats)
         return returned.typed(outs), jax.tree.leaves(Ranges(merged, plan.layout))
 
@@ -60,7 +82,7 @@ def compiled(call: Call, plan: Plan, stats: tuple[Statistic, ...], name: str) ->
     step.__name__ = step.__qualname__ = name
     jitted = jax.jit(
         step,
-        donate_argnums=(0, *(i + 1 for i in call.donated)),
+        donate_argnums=(0, *(i + 1 + births for i in call.donated)),
         # Pinned, or what comes back would not be of the type that was compiled for.
         out_shardings=None if place is None else (None, place),
         compiler_options=call.options or None,
@@ -74,7 +96,11 @@ def compiled(call: Call, plan: Plan, stats: tuple[Statistic, ...], name: str) ->
 
     calls_back = bool(compat.opened(call.jaxpr)[0].effects)
     pool = Pool(empty, careful=calls_back)
-    return Program(jitted, dynamic, returned, pool, plan.layout)
+    if isinstance(plan, BirthsPlan):
+        layouts = plan.layout, plan.shown, plan.genealogy
+    else:
+        layouts = plan.layout, plan.layout, None
+    return Program(jitted, dynamic, returned, pool, *layouts)
 
 
 # -- kinds of calls ---------------------------------------------------------------------------

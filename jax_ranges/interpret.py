@@ -21,7 +21,7 @@ from jax_ranges import compat
 from jax_ranges.packing import Block, Group, group_of, join, nothing
 from jax_ranges.plan import Equation, Frame, Source
 from jax_ranges.rules import RULES
-from jax_ranges.stats import TOGETHER, MinMax, Statistic
+from jax_ranges.stats import TOGETHER, Context, Form, MinMax, Statistic
 
 # The scope that the reductions have in a profile, inside the scope of what they measure.
 SCOPE = "jax_ranges"
@@ -71,8 +71,8 @@ class Interpreter:
         jaxpr, values = frame.jaxpr, self.entering(frame, [*frame.consts, *values])
         env = dict(zip((*jaxpr.constvars, *jaxpr.invars), values, strict=True))
         groups = _Groups(self, frame.together)
-        blocks = [self.measure(None, source) for source in frame.known]
-        blocks += groups.measured([(values[i], source) for i, source in frame.inputs])
+        blocks = [self.measure(None, source, _entered(source)) for source in frame.known]
+        blocks += groups.measured([(values[i], s, _entered(s)) for i, s in frame.inputs])
         for equation in frame.equations:
             eqn = equation.eqn
             if self.silent and eqn.effects and not eqn.outvars:
@@ -85,7 +85,10 @@ class Interpreter:
             for var in equation.dead:
                 del env[var]
         outs = [self._read(atom, env) for atom in jaxpr.outvars]
-        return outs, join([*blocks, *groups.finished()])
+        block = join([*blocks, *groups.finished()])
+        if frame.review is not None:
+            block = compat.varying(frame.review(block), self.varying)
+        return outs, block
 
     def _read(self, atom: Any, env: dict[Any, Any]) -> Any:
         return self.literal(atom) if compat.is_literal(atom) else env[atom]
@@ -104,7 +107,9 @@ class Interpreter:
                 results, seen = self.evaluate(equation, values)
         keeps = all(groups.only_keeps(source) for _, source in equation.outputs)
         with contextlib.nullcontext() if keeps else compat.in_equation(eqn, SCOPE):
-            blocks += groups.measured([(seen[i], s) for i, s in equation.outputs])
+            blocks += groups.measured(
+                [(seen[i], s, _context(eqn, values, s)) for i, s in equation.outputs]
+            )
         return results, blocks
 
     # -- what interpreters that do more than measure override -----------------------------
@@ -140,30 +145,37 @@ class Interpreter:
         return join(
             Block({self._group(k, group[0]): compat.varying(rows, self.varying)})
             for k in sorted(group[0].wanted)
-            for rows in [_finish_of(self.stats[k])([each[k] for each in begun])]
+            for rows in [_finish_of(self.stats[k], group[0].form)([each[k] for each in begun])]
         )
 
-    def begin(self, value: Any, source: Source) -> dict[int, Any]:
+    def begin(self, value: Any, source: Source, context: Context) -> dict[int, Any]:
         """What is kept of a value until its group is finished, for each statistic."""
         value = compat.varying(value, self.varying)
-        return {k: self.stats[k].begin(value) for k in source.wanted}
+        return {
+            k: stat.begin_in(value, context) if stat.contextual else stat.begin(value)
+            for k in source.wanted
+            for stat in [self.stats[k]]
+        }
 
-    def measure(self, value: Any, source: Source) -> Block:
-        rows = {k: self._row(k, value, source) for k in sorted(source.wanted)}
+    def measure(self, value: Any, source: Source, context: Context) -> Block:
+        rows = {k: self._row(k, value, source, context) for k in sorted(source.wanted)}
         return join(
             Block({self._group(k, source): compat.varying(row, self.varying)})
             for k, row in rows.items()
         )
 
     def _group(self, k: int, source: Source) -> Group:
-        return group_of(self.stats, k, source.dtype, source.shape)
+        return group_of(self.stats, k, source.form)
 
-    def _row(self, k: int, value: Any, source: Source) -> list[Any]:
+    def _row(self, k: int, value: Any, source: Source, context: Context) -> list[Any]:
         """The leaves of the state of statistic k, with an axis for sites."""
         stat = self.stats[k]
         if source.known is not None and isinstance(stat, MinMax):
             return [np.asarray(leaf)[None] for leaf in source.known()]
-        return _row_of(stat)(lax.optimization_barrier(value) if source.frozen else value)
+        value = lax.optimization_barrier(value) if source.frozen else value
+        if stat.contextual:
+            return [leaf[None] for leaf in jax.tree.leaves(stat.measure_in(value, context))]
+        return _row_of(stat)(value)
 
     # -- what rules call ------------------------------------------------------------------
 
@@ -180,6 +192,16 @@ class Interpreter:
 
     def merge(self, a: Block, b: Block) -> Block:
         return a.merge(b, self.stats)
+
+    def counter(self) -> Any:
+        """What a loop counts its iterations with, from 0; None where nobody wants to know."""
+        return np.int32(0) if any(stat.contextual for stat in self.stats) else None
+
+    def at(self, block: Block, frame: Frame, counter: Any) -> Block:
+        """The states of one iteration of the loop whose body `frame` is, told which it was."""
+        if counter is None:
+            return block
+        return block.map(lambda stat, state: stat.at(state, frame.loops, counter), self.stats)
 
     def everywhere(self, block: Block, axes: tuple[str, ...]) -> Block:
         """The states of all devices along mesh axes, merged; the same on each of them."""
@@ -230,10 +252,28 @@ def _row_of(stat: Statistic) -> Callable[..., list[Any]]:
     return jax.jit(measure)
 
 
-@functools.lru_cache(maxsize=64)
-def _finish_of(stat: Statistic) -> Callable[..., list[Any]]:
+def _finish_of(stat: Statistic, form: Form) -> Callable[..., list[Any]]:
     """Its `finish`, likewise."""
-    return jax.jit(lambda begun: jax.tree.leaves(stat.finish(lax.stop_gradient(begun))))
+    return _jitted_finish(stat, form if stat.contextual else None)
+
+
+@functools.lru_cache(maxsize=64)
+def _jitted_finish(stat: Statistic, form: Form | None) -> Callable[..., list[Any]]:
+    def finish(begun: Any) -> list[Any]:
+        begun = lax.stop_gradient(begun)
+        state = stat.finish(begun) if form is None else stat.finish_in(begun, form)
+        return jax.tree.leaves(state)
+
+    return jax.jit(finish)
+
+
+def _context(eqn: Any, operands: Sequence[Any], source: Source) -> Context:
+    return Context(eqn.primitive.name, eqn.params, operands, source.form)
+
+
+def _entered(source: Source) -> Context:
+    """Of what no equation has made: an input of the program, a constant."""
+    return Context("input", {}, (), source.form)
 
 
 class _Groups:
@@ -254,16 +294,16 @@ class _Groups:
         """Whether to begin with its values takes no operation."""
         return self._keeps and source in self._group_of and source.elements <= TOGETHER
 
-    def measured(self, found: Sequence[tuple[Any, Source]]) -> list[Block]:
+    def measured(self, found: Sequence[tuple[Any, Source, Context]]) -> list[Block]:
         """The states of those values that are measured alone; the others are begun."""
         blocks = []
-        for value, source in found:
+        for value, source, context in found:
             if source not in self._group_of:
-                blocks.append(self._interpreter.measure(value, source))
+                blocks.append(self._interpreter.measure(value, source, context))
             elif compat.is_traced(value):
-                self._add(source, self._interpreter.begin(value, source))
+                self._add(source, self._interpreter.begin(value, source, context))
             else:
-                self._add(source, self._interpreter.measure(value, source))
+                self._add(source, self._interpreter.measure(value, source, context))
         return blocks
 
     def _add(self, source: Source, begun: Any) -> None:

@@ -18,6 +18,9 @@ from typing import Any
 
 import jax
 
+from jax_ranges.births.birth import Birth
+from jax_ranges.births.statistic import Births
+from jax_ranges.births.watch import watches
 from jax_ranges.caller import Caller
 from jax_ranges.dumps import Dumps, time_stamp
 from jax_ranges.files import File
@@ -50,6 +53,8 @@ class Net:
       delimiter: between the fields of a line.
       every: observe one call in so many; the others go straight to `fun`.
       stats, select, inputs, loops: as in `jr.ranges`.
+      births: find where NaNs and infinities are born, for `births()`. The ranges of all sites are
+        taken for that, also if fewer are asked for. `watch`: as in `jr.find_nonfinite`.
 
     Raises:
       TypeError: `fun` is not callable; when called, an argument that is neither array nor
@@ -77,10 +82,12 @@ class Net:
         select: Select = None,
         inputs: bool = False,
         loops: str = "merge",
+        births: bool = False,
+        watch: str | Iterable[str] = (),
     ):
-        options = Options(
-            fun, stats, select, inputs, loops, "jr.Net wraps a function: net = jr.Net(f)"
-        )
+        usage = "jr.Net wraps a function: net = jr.Net(f)"
+        found = Births(watches(watch)) if births or watch else None
+        options = Options(fun, stats, select, inputs, loops, usage, found)
         if dump_every is not None and dump_file is None:
             raise ValueError(f"dump_every={dump_every} needs a dump_file to number the dumps of")
         self._fun = fun
@@ -88,6 +95,7 @@ class Net:
         self._dump_every = None if dump_every is None else _positive("dump_every", dump_every)
         self._calls = itertools.count(1)  # its next() is atomic
         self._stopped = False
+        self._finds_births = found is not None
         self._recorder = Recorder(options.name)
         self._observed = Caller(fun, options, self._recorder)
         self._dumps = Dumps(self._recorder, dump_file, delimiter, options.stats)
@@ -107,7 +115,7 @@ class Net:
         if (number - 1) % self._every:
             out = self._fun(*args, **kwargs)
         else:
-            out = self._observed(args, kwargs)
+            out = self._observed(args, kwargs, number)
         if self._dump_every is not None and number % self._dump_every == 0:
             self._dumps.next_window(number // self._dump_every)
         return out
@@ -143,6 +151,28 @@ class Net:
     def tm(self) -> str:
         """The time stamp that a dump made now has: UTC, `20261231T235959Z` (ISO 8601, basic)."""
         return time_stamp()
+
+    def births(self) -> tuple[Birth, ...]:
+        """Where NaNs and infinities were born in all calls so far: escaped ones first.
+
+        Of several births of one kind at one site the first that got farthest; `birth.call` is the
+        number of its call.
+
+        Raises:
+          ValueError: the net was not made with `births=True`.
+
+        Example:
+          >>> import jax.numpy as jnp
+          >>> import jax_ranges as jr
+          >>> net = jr.Net(jnp.log, births=True)
+          >>> for x in (2.0, 1.0, 0.0, -1.0):
+          ...     y = net(jnp.full(3, x))
+          >>> [(birth.kind, birth.call, birth.count) for birth in net.births()]
+          [('nan', 4, 3), ('-inf', 3, 3)]
+        """
+        if not self._finds_births:
+            raise ValueError(f"{self!r} looks for no births: make it as jr.Net(f, births=True)")
+        return self._recorder.births()
 
     # -- dumping --------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from jax_ranges.derive import Chain
 from jax_ranges.site import Site
-from jax_ranges.stats import State, Statistic
+from jax_ranges.stats import Form, State, Statistic
 
 
 class Leaf(NamedTuple):
@@ -66,25 +66,19 @@ class Group:
 def group_of(
     stats: tuple[Statistic, ...],
     stat: int,
-    dtype: np.dtype,
-    shape: tuple[int, ...],
+    form: Form,
     lead: tuple[int, ...] = (),
 ) -> Group:
-    """The group of a statistic (by its index) at sites of such values, in stacked loops `lead`."""
-    if type(stats[stat]).identity_for is Statistic.identity_for:
-        shape = ()  # it does not depend on it
-    return _group_of(stats, stat, dtype, shape, lead)
+    """The group of a statistic (by its index) at sites of such a form, in stacked loops `lead`."""
+    if not stats[stat].contextual:
+        depends = type(stats[stat]).identity_for is not Statistic.identity_for
+        form = Form(form.dtype, form.shape if depends else ())
+    return _group_of(stats, stat, form, lead)
 
 
 @functools.lru_cache(maxsize=1024)
-def _group_of(
-    stats: tuple[Statistic, ...],
-    stat: int,
-    dtype: np.dtype,
-    shape: tuple[int, ...],
-    lead: tuple[int, ...],
-) -> Group:
-    leaves, treedef = jax.tree.flatten(stats[stat].identity_for(dtype, shape))
+def _group_of(stats: tuple[Statistic, ...], stat: int, form: Form, lead: tuple[int, ...]) -> Group:
+    leaves, treedef = jax.tree.flatten(stats[stat].identity_in(form))
     return Group(stat, lead, treedef, tuple(map(Leaf.of, leaves)))
 
 

@@ -32,6 +32,7 @@ from jax_ranges.precision import bind_in, in_dtype, in_own_dtype
 from jax_ranges.ranges import Ranges, from_states
 from jax_ranges.site import Site
 from jax_ranges.statistics.errors import Errors, ErrorState, Seen
+from jax_ranges.stats import Context
 from jax_ranges.taken import Taken
 
 ERRORS = Errors()
@@ -149,10 +150,10 @@ class PairRun(Interpreter):
     def about(self, frame: Frame) -> Hashable:
         return super().about(frame), self.rounds.about(frame)
 
-    def measure(self, value: Any, source: Source) -> Block:
+    def measure(self, value: Any, source: Source, context: Context) -> Block:
         if isinstance(value, Pair):  # an input or a constant inherits nothing
             value = Seen(value.exact, value.exact, value.rounded)
-        return super().measure(value, source)
+        return super().measure(value, source, context)
 
     def jitted(self, eqn: Any, frame: Frame) -> Callable[..., tuple[list[Any], Block]]:
         # One array may be both sides of a pair, and cannot be given away twice.

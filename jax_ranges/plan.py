@@ -15,7 +15,7 @@ import functools
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -24,10 +24,10 @@ from jax.extend import source_info_util as siu
 
 from jax_ranges import compat
 from jax_ranges.derive import MOVEMENT, PAIRWISE, Chain, Expr, Known, derived, origin_of
-from jax_ranges.packing import Group, Layout, Slot, group_of
-from jax_ranges.rules import RULES, Program
+from jax_ranges.packing import Block, Group, Layout, Slot, group_of
+from jax_ranges.rules import RULES, Link, Loop, Program
 from jax_ranges.site import Names, Select, Site, chosen
-from jax_ranges.stats import TOGETHER, Extrema, MinMax, Statistic, extrema_of, together
+from jax_ranges.stats import TOGETHER, Extrema, Form, MinMax, Statistic, extrema_of, together
 from jax_ranges.taken import Taken
 
 
@@ -43,9 +43,13 @@ class Source:
         `stats.together`); None if it is measured alone.
       lead: the trip counts of the stacked loops around it, outermost first.
       nest: which loop's body it is in, 0 for none. Those of one nest run equally often.
+      loops: how many loops are around it.
       known: makes the state of MinMax, where that is known when planning (constants, iota).
       frozen: it depends on constants only, so XLA would fold its reductions while compiling,
         at seconds each; the interpreter hides it from that.
+      same: of what is an inner program's operand only: what is known of the outer value, if it
+        is that value whenever the inner program runs.
+      wide: whether the program has values of 64 bits.
       wanted: the indices of the statistics that are to be taken.
     """
 
@@ -56,18 +60,25 @@ class Source:
     together: Hashable
     lead: tuple[int, ...]
     nest: int = 0
+    loops: int = 0
     known: Callable[[], Extrema] | None = None
     frozen: bool = False
+    same: Known | None = None
+    wide: bool = False
     wanted: set[int] = field(default_factory=set)
 
     @property
     def elements(self) -> int:
         return math.prod(self.shape)
 
+    @property
+    def form(self) -> Form:
+        return Form(self.dtype, self.shape, self.loops, self.wide)
+
     def signature(self) -> tuple[Any, ...]:
         """What the interpreter does about it, as a hashable value."""
         known = None if self.known is None else tuple(np.asarray(x).tobytes() for x in self.known())
-        return (str(self.dtype), known, self.frozen, tuple(sorted(self.wanted)))
+        return (str(self.dtype), self.loops, known, self.frozen, tuple(sorted(self.wanted)))
 
 
 @dataclass(eq=False)
@@ -97,12 +108,20 @@ class Frame:
     first. `sources` lists all that are wanted in it and in the frames inside, in the order in which
     the interpreter returns their states. `together` are those of its own that are measured in
     groups (see `stats.together`); they come last.
+
+    `nest` is that of its sources, `loops` how many loops are around it, `exits` the names of the
+    sites that its outputs come from. `review`, if there is one, is what is done to the states of
+    each run of it.
     """
 
     jaxpr: Any
     consts: tuple[Any, ...]
     lead: tuple[int, ...]
     stacks: bool = False
+    nest: int = 0
+    loops: int = 0
+    exits: frozenset[str] = frozenset()
+    review: Review | None = None
     sites: dict[int, str] = field(default_factory=dict)
     known: list[Source] = field(default_factory=list)
     inputs: list[tuple[int, Source]] = field(default_factory=list)
@@ -136,6 +155,7 @@ class Frame:
         return (
             tuple(source.signature() for source in self.known),
             tuple((i, source.signature()) for i, source in self.inputs),
+            None if self.review is None else self.review.signature(),
             tuple(
                 (
                     n,
@@ -155,7 +175,7 @@ def _together(
     for source in sources:
         grouped = all(stats[k].grouped for k in source.wanted)
         if grouped and source.known is None and source.together is not None:
-            kinds = (group_of(stats, k, source.dtype, source.shape) for k in sorted(source.wanted))
+            kinds = (group_of(stats, k, source.form) for k in sorted(source.wanted))
             key = (source.dtype, source.together, *kinds)
             groups.setdefault(key, []).append(source)
     return tuple(part for group in groups.values() for part in _parts(group))
@@ -199,20 +219,55 @@ class Value:
 _CARRIED = "\0carried "  # no scope can be called that
 
 
-class Planner:
-    """Walks programs; collects the sites, and for each of them the value it measures."""
+class Review(Protocol):
+    """What is decided, of states that were taken together, when all of them are there."""
 
-    def __init__(self, loops: str, inputs: bool):
+    def __call__(self, block: Block) -> Block: ...
+
+    def signature(self) -> Hashable:
+        """Reviews of one jaxpr of which it says the same do the same."""
+        ...
+
+
+class Made(NamedTuple):
+    """How the value at a site comes about.
+
+    Attributes:
+      eqn: its equation; None of what has none (inputs, constants).
+      operands: what is known of its operands.
+      nest: which loop's body it is in, 0 for none.
+      loops: the loops around it, outermost first.
+    """
+
+    eqn: Any
+    operands: tuple[Value, ...]
+    nest: int
+    loops: tuple[Loop, ...]
+
+
+class Planner:
+    """Walks programs; collects the sites, and for each of them the value it measures.
+
+    stepwise: derive nothing across the border of a loop's body that does not hold of each
+      iteration by itself.
+    """
+
+    def __init__(self, loops: str, inputs: bool, stepwise: bool = False):
         self.loops = loops
+        self.stepwise = stepwise
+        self.around: tuple[Loop, ...] = ()  # what is being planned
+        self.line = ""  # where the user wrote the equation that it is a part of
         self.inputs = inputs
         self.names = Names()
         self.sites: list[Site] = []
         self.values: list[Value] = []
+        self.made: list[Made] = []
         self.sources: list[Source] = []
         self.stack = siu.new_name_stack()
         self.lead: tuple[int, ...] = ()
         self.repeats = False  # whether what is being planned is inside a loop
         self.nest = self.nests = 0  # which one, and how many there were
+        self.outside: dict[int, int] = {}  # the nest that a nest is in
         self.captures = 0  # constants met so far
         self.carried: dict[str, tuple[str, ...]] = {}  # see `entering`
 
@@ -222,7 +277,8 @@ class Planner:
             return Value(None, None, feeds, frozen)
         dtype = np.dtype(aval.dtype)
         kind = None if frozen else together(aval.shape, self.repeats)
-        source = Source(len(self.sources), feeds, dtype, aval.shape, kind, self.lead, self.nest)
+        place = self.lead, self.nest, len(self.around)
+        source = Source(len(self.sources), feeds, dtype, aval.shape, kind, *place)
         source.frozen = frozen
         self.sources.append(source)
         return Value(Known((Chain(source.index),), dtype), source, feeds, frozen)
@@ -257,10 +313,13 @@ class Planner:
             frame.known.append(value.source)
         return value
 
-    def add_site(self, site: Site, value: Value) -> None:
+    def add_site(
+        self, site: Site, value: Value, eqn: Any = None, operands: Sequence[Value] = ()
+    ) -> None:
         if value.known is not None:
             self.sites.append(site)
             self.values.append(value)
+            self.made.append(Made(eqn, tuple(operands), self.nest, self.around))
 
     # -- programs -------------------------------------------------------------------------
 
@@ -291,7 +350,9 @@ class Planner:
         scope = str(self.stack + eqn.source_info.name_stack)
         primitive = eqn.primitive.name
         base = self.names.claim(f"{scope}/{primitive}" if scope else primitive)
-        line, feeds, backward = compat.user_line(eqn), _feeds(operands), "transpose(" in scope
+        # Of what jax.numpy has jitted the equations know no line of the user's.
+        line = compat.user_line(eqn) or self.line
+        feeds, backward = _feeds(operands), "transpose(" in scope
         by_operand = tuple(operand.feeds for operand in operands)
         values = []
         for i, var in enumerate(eqn.outvars):
@@ -310,7 +371,7 @@ class Planner:
                         by_operand,
                     )
                 )
-                self.add_site(site, value)
+                self.add_site(site, value, eqn, operands)
                 equation.sites[i] = name
             values.append(value)
         return values
@@ -356,21 +417,27 @@ class Planner:
         eqn = equation.eqn
         returned: list[list[tuple[Value, bool]]] = [[] for _ in eqn.outvars]
         saved = self.stack, self.lead, self.repeats, self.nest
+        around, line = self.around, self.line
+        self.line = compat.user_line(eqn) or line
         frames = []
         for program in RULES[eqn.primitive.name].programs(eqn, self.loops):
             self.stack = saved[0] + eqn.source_info.name_stack
             for scope in program.scopes:
                 self.stack = self.stack.extend(scope)
             self.repeats, self.nest = saved[2] or program.repeats, saved[3]
-            if program.repeats:
+            self.around = around
+            if program.loop is not None:
                 self.nests += 1
-                self.nest = self.nests
+                self.outside[self.nests] = saved[3]
+                self.nest, self.around = self.nests, (*around, program.loop)
             stacks = program.trips is not None
             self.lead = saved[1] if program.trips is None else (*saved[1], program.trips)
-            frame = Frame(*compat.opened(program.jaxpr), self.lead, stacks)
+            place = self.lead, stacks, self.nest, len(self.around)
+            frame = Frame(*compat.opened(program.jaxpr), *place)
             frames.append(frame)
             arguments = self.entering(frame, program, operands)
             outs = self.program(frame, arguments)
+            frame.exits = frozenset(_feeds(outs))
             for argument, link in zip(arguments, program.operands, strict=True):
                 if link.back is not None:
                     self.carried[argument.feeds[-1]] = outs[link.back].feeds
@@ -378,6 +445,7 @@ class Planner:
                 if link.outer is not None:
                     returned[link.outer].append((value, link.exact))
         self.stack, self.lead, self.repeats, self.nest = saved
+        self.around, self.line = around, line
         equation.frames = tuple(frames)
         return [self.leaving(equation, i, found) for i, found in enumerate(returned)]
 
@@ -386,14 +454,26 @@ class Planner:
         for i, (var, link) in enumerate(zip(frame.jaxpr.invars, program.operands, strict=True)):
             assert link.outer is not None
             outer = operands[link.outer]
-            if not link.exact or outer.known is None:
-                feeds = outer.feeds
+            known, feeds = outer.known, outer.feeds
+            if not self.is_exact(program, link) or known is None:
                 if link.back is not None:
                     # It also comes from the body's own output, whose sites have no names yet.
                     feeds = (*feeds, f"{_CARRIED}{len(self.carried)}/{i}")
                 outer = self.argument(frame, len(frame.consts) + i, var.aval, feeds)
+                if link.same and outer.source is not None:
+                    outer.source.same = known
             arguments.append(outer)
         return arguments
+
+    def is_inside(self, nest: int, outer: int) -> bool:
+        """Whether a nest is this one, or in it."""
+        while nest > outer:  # what is inside has a higher number
+            nest = self.outside[nest]
+        return nest == outer
+
+    def is_exact(self, program: Program, link: Link) -> bool:
+        """Whether what holds of the operand holds of the inner variable."""
+        return link.exact and (link.same or not (self.stepwise and program.repeats))
 
     def linked(self) -> list[Site]:
         """The sites, with the operands that loops carry round named."""
@@ -533,31 +613,50 @@ def make_plan(
 ) -> Plan:
     """Plan a closed jaxpr whose inputs have these names (`input/...`)."""
     planner = Planner(loops, with_inputs)
+    frame = walk(planner, jaxpr, inputs)
+    sites = planner.linked()
+    picked = taken.of_interest(sites, chosen(sites, select))
+    places = want(planner, taken, sites, picked)
+    frame.settle(taken.stats)
+    layout = lay_out(frame, taken.stats, tuple(sites[i] for i in picked), places)
+    rows = tuple(_row(planner, sites[i], planner.values[i]) for i in picked)
+    reductions = sum(source.known is None for source in frame.sources)
+    return Plan(frame, layout, rows, reductions)
+
+
+def walk(planner: Planner, jaxpr: Any, inputs: Sequence[str], outputs: Sequence[str] = ()) -> Frame:
+    """Plan a closed jaxpr; its outputs are sites too, if they have names."""
     opened, consts = compat.opened(jaxpr)
     frame = Frame(opened, consts, ())
     arguments = []
     for i, (var, name) in enumerate(zip(opened.invars, inputs, strict=True)):
         value = planner.argument(frame, len(consts) + i, var.aval, (name,))
-        if with_inputs and value.known is not None:
+        if planner.inputs and value.known is not None:
             planner.add_site(Site(name, "input", 0, *_shape_dtype(var.aval)), value)
             frame.sites[len(consts) + i] = name
         arguments.append(value)
-    planner.program(frame, arguments)
-    sites = planner.linked()
-    picked = taken.of_interest(sites, chosen(sites, select))
-    stats = taken.stats
+    outs = planner.program(frame, arguments)
+    for name, value in zip(outputs, outs, strict=bool(outputs)):
+        if value.known is not None and value.source is not None:
+            kind, feeds = (value.source.shape, value.source.dtype), value.feeds
+            site = Site(name, "output", 0, *kind, operands=feeds, by_operand=(feeds,))
+            planner.add_site(site, value)
+    return frame
+
+
+Places = list[list[Expr]]
+
+
+def want(planner: Planner, taken: Taken, sites: Sequence[Site], picked: Sequence[int]) -> Places:
+    """For each statistic and each picked site, how its state is had; what that takes is wanted."""
     places = [
         [_places(planner, i, stat) if taken.takes(k, sites[i]) else () for i in picked]
-        for k, stat in enumerate(stats)
+        for k, stat in enumerate(taken.stats)
     ]
     for k, of_stat in enumerate(places):
         for chain in (chain for chains in of_stat for chain in chains):
             planner.sources[chain.source].wanted.add(k)
-    frame.settle(stats)
-    layout = _layout(frame, stats, tuple(sites[i] for i in picked), places)
-    rows = tuple(_row(planner, sites[i], planner.values[i]) for i in picked)
-    reductions = sum(source.known is None for source in frame.sources)
-    return Plan(frame, layout, rows, reductions)
+    return places
 
 
 def _places(planner: Planner, site: int, stat: Statistic) -> Expr:
@@ -569,24 +668,33 @@ def _places(planner: Planner, site: int, stat: Statistic) -> Expr:
     return (Chain((value.source if stat.positional else value.counted).index),)
 
 
-def _layout(
-    frame: Frame, stats: tuple[Statistic, ...], sites: tuple[Site, ...], places: list[list[Expr]]
+def lay_out(
+    frame: Frame, stats: tuple[Statistic, ...], sites: tuple[Site, ...], places: Places
 ) -> Layout:
+    """Where the states of these sites are."""
+    slots, groups = slots_of(frame, stats)
+    placed = tuple(
+        tuple(tuple(Chain(slots[k, c.source], c.steps) for c in chains) for chains in of_stat)
+        for k, of_stat in enumerate(places)
+    )
+    return Layout(stats, sites, groups, placed)
+
+
+def slots_of(
+    frame: Frame, stats: tuple[Statistic, ...]
+) -> tuple[dict[tuple[int, int], Slot], tuple[Group, ...]]:
+    """For each statistic and source (their indices) where its state is; and all groups."""
     groups: dict[Group, int] = {}
     slots: dict[tuple[int, int], Slot] = {}
     filled: list[int] = []
     for source in frame.sources:
         for k in sorted(source.wanted):
-            group = group_of(stats, k, source.dtype, source.shape, source.lead)
+            group = group_of(stats, k, source.form, source.lead)
             g = groups.setdefault(group, len(groups))
             filled += [0] * (g == len(filled))
             slots[k, source.index] = Slot(g, filled[g])
             filled[g] += 1
-    placed = tuple(
-        tuple(tuple(Chain(slots[k, c.source], c.steps) for c in chains) for chains in of_stat)
-        for k, of_stat in enumerate(places)
-    )
-    return Layout(stats, sites, tuple(groups), placed)
+    return slots, tuple(groups)
 
 
 def _row(planner: Planner, site: Site, value: Value) -> Row:

@@ -20,7 +20,7 @@ from jax_ranges.keys import common_dtype
 from jax_ranges.packing import Block, Group, Layout, Slot, group_of, join
 from jax_ranges.range import Range
 from jax_ranges.site import Select, Site, chosen
-from jax_ranges.stats import Extrema, MinMax, Statistic
+from jax_ranges.stats import Extrema, Form, MinMax, Statistic
 
 
 class UnknownSiteError(KeyError):
@@ -77,6 +77,11 @@ class Ranges(Mapping[str, Range]):
         return self._layout.sites
 
     @property
+    def layout(self) -> Layout:
+        """Where the packed arrays hold what."""
+        return self._layout
+
+    @property
     def stats(self) -> tuple[Statistic, ...]:
         """The statistics that were taken."""
         return self._layout.stats
@@ -100,6 +105,10 @@ class Ranges(Mapping[str, Range]):
             hint = "; the nearest are " + ", ".join(map(repr, near)) if near else ""
             raise UnknownSiteError(f"no site {name!r}{hint}")
         return index
+
+    def site(self, name: str) -> Site:
+        """The site of that name; UnknownSiteError if there is none."""
+        return self.sites[self._find(name)]
 
     def _range(self, index: int) -> Range:
         k = self._statistic(lambda stat: isinstance(stat, MinMax), "MinMax()")
@@ -136,7 +145,8 @@ class Ranges(Mapping[str, Range]):
             [leaf if compat.is_traced(leaf) else np.asarray(leaf) for leaf in leaves]
         )
 
-    def _state(self, slot: Slot) -> Any:
+    def state_at(self, slot: Slot) -> Any:
+        """The state that lies there, with any leading axes."""
         group = self._layout.groups[slot.group]
         leaves = jax.tree.leaves(self._group_state(slot.group))
         rows = [
@@ -161,7 +171,7 @@ class Ranges(Mapping[str, Range]):
         index = self._find(name)
         self._check_taken(k, index)
         (chain,) = self._layout.places[k][index]
-        return self._state(chain.source)
+        return self.state_at(chain.source)
 
     def of(self, name: str, stat: Statistic | type[Statistic]) -> Any:
         """What a statistic says of a site, in a readable form: `jr.Histogram` its edges and counts.
@@ -459,12 +469,12 @@ def from_states(sites: Sequence[Site], states: Sequence[States]) -> Ranges:
 def _as_rows(
     stats: tuple[Statistic, ...], k: int, site: Site, state: Any
 ) -> tuple[Group, list[Any]]:
-    group = group_of(stats, k, site.dtype, site.shape)
+    group = group_of(stats, k, Form(site.dtype, site.shape))
     leaves = jax.tree.leaves(state)
     lead = leaves[0].shape[: leaves[0].ndim - len(group.leaves[0].shape)]
     if leaves[0].shape[len(lead) :] != group.leaves[0].shape:
         # Merged of sites of several shapes: it is what a site without any axes would have.
-        group = group_of(stats, k, site.dtype, ())
+        group = group_of(stats, k, Form(site.dtype))
     rows = [leaf[(slice(None),) * len(lead) + (None,)] for leaf in leaves]
     return replace(group, lead=lead), rows
 

@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 import jax
 
 from jax_ranges.accumulate import Accumulator
+from jax_ranges.births.birth import Birth, births_in, first_of
+from jax_ranges.births.genealogy import Found, Genealogy
 from jax_ranges.compiled import Program
 from jax_ranges.packing import Layout
 from jax_ranges.ranges import Ranges, from_states
@@ -28,16 +30,16 @@ class Tally:
             self.add(each)
 
     def add(self, ranges: Ranges) -> None:
-        layout = ranges.tree_flatten()[1]
+        layout = ranges.layout
         mine = self._ranges.get(layout)
         self._ranges[layout] = ranges if mine is None else _merged(mine, ranges)
 
     def parts(self) -> list[Ranges]:
         return list(self._ranges.values())
 
-    def merged(self) -> Ranges:
-        """All of them by site name, in the order in which sites were first met."""
-        parts = self.parts()
+    def merged(self, view: Callable[[Ranges], Ranges]) -> Ranges:
+        """What `view` shows of them by site name, in the order in which sites were first met."""
+        parts = [view(part) for part in self.parts()]
         if not parts:
             return from_states([], [])
         if _lengths_differ(parts):
@@ -89,6 +91,7 @@ class Recorder:
     def __init__(self, name: str):
         self.name = name
         self._programs: list[Program] = []
+        self._program_of: dict[Layout, Program] = {}
         # Of what follows, and never held while anybody waits for the device or the disk.
         self._lock = threading.RLock()
         self._resets = 0  # told before anything is moved, so that a reader sees that it was
@@ -98,10 +101,29 @@ class Recorder:
 
     def add(self, program: Program) -> None:
         """A program whose pool is to be read from now on."""
+        self._program_of[program.layout] = program
         self._programs.append(program)
 
     def read(self, total: bool) -> Ranges:
         """What was seen since the last reset, or in all."""
+        return self._tally(total).merged(self._view)
+
+    def births(self) -> tuple[Birth, ...]:
+        """What was born in all, escaped ones first."""
+        parts = self._tally(total=True).parts()
+        found = [Found(part, self._genealogy(part)) for part in parts]
+        return first_of([birth for each in found for birth in births_in(each)])
+
+    def _view(self, ranges: Ranges) -> Ranges:
+        return self._program_of[ranges.layout].view(ranges)
+
+    def _genealogy(self, ranges: Ranges) -> Genealogy:
+        genealogy = self._program_of[ranges.layout].genealogy
+        assert genealogy is not None
+        return genealogy
+
+    def _tally(self, total: bool) -> Tally:
+        """All that was seen, each program by itself."""
         while True:
             with self._lock:
                 resets = self._resets
@@ -111,7 +133,7 @@ class Recorder:
             for program in tuple(self._programs):
                 parts += [program.ranges(arrays) for arrays in program.pool.read()]
             if resets == self._resets:
-                return Tally(parts).merged()
+                return Tally(parts)
 
     def take(self) -> Window:
         """Reset; what was seen since the last reset is for `finish`."""
@@ -133,7 +155,7 @@ class Recorder:
         tally = Tally([*kept.parts(), *parts])
         try:
             if tally.parts():
-                write(tally.merged())
+                write(tally.merged(self._view))
             tally = Tally()
         finally:
             with self._lock:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -26,6 +26,36 @@ from jax_ranges import keys
 from jax_ranges.range import Range
 
 State = Any
+
+
+class Form(NamedTuple):
+    """What the identity of a statistic may depend on at a site.
+
+    Attributes:
+      dtype, shape: of the values.
+      loops: how many loops are around it.
+      wide: whether the program has values of 64 bits.
+    """
+
+    dtype: np.dtype
+    shape: tuple[int, ...] = ()
+    loops: int = 0
+    wide: bool = False
+
+
+class Context(NamedTuple):
+    """What an equation did to get a value.
+
+    Attributes:
+      primitive, params: of the equation; "input" or "const" for what is not of an equation.
+      operands: their values.
+      form: that of the site.
+    """
+
+    primitive: str
+    params: Mapping[str, Any]
+    operands: Sequence[Any]
+    form: Form
 
 
 @dataclass(frozen=True)
@@ -62,6 +92,8 @@ class Statistic:
 
     positional: ClassVar[bool] = True
     grouped: ClassVar[bool] = True
+    contextual: ClassVar[bool] = False
+    """Whether it sees more than values: what the methods named `..._in`, and `at`, are told."""
 
     def identity(self, dtype: np.dtype) -> State:
         """The state of a site of this dtype at which no value was seen, as numpy arrays."""
@@ -75,9 +107,23 @@ class Statistic:
         del shape
         return self.identity(dtype)
 
+    def identity_in(self, form: Form) -> State:
+        """The same for a contextual statistic."""
+        return self.identity_for(form.dtype, form.shape)
+
     def measure(self, value: jax.Array) -> State:
         """The state of one value, of any shape (empty ones too) and of any numeric dtype."""
         raise NotImplementedError
+
+    def measure_in(self, value: jax.Array, context: Context) -> State:
+        """The same for a contextual statistic."""
+        del context
+        return self.measure(value)
+
+    def at(self, state: State, loop: int, tick: Any) -> State:
+        """The state, told in which iteration (from 0) of the n-th loop around it it was."""
+        del loop, tick
+        return state
 
     def merge(self, a: State, b: State) -> State:
         """The state of what was seen in `a` and in `b`."""
@@ -86,6 +132,16 @@ class Statistic:
     def begin(self, value: jax.Array) -> Any:
         """The first part of measuring: what is to be kept of a value for `finish`."""
         return _measure_of(self)(value)
+
+    def begin_in(self, value: jax.Array, context: Context) -> Any:
+        """The same for a contextual statistic."""
+        del context
+        return self.begin(value)
+
+    def finish_in(self, begun: Sequence[Any], form: Form) -> State:
+        """The second part for a contextual statistic."""
+        del form
+        return self.finish(begun)
 
     def finish(self, begun: Sequence[Any]) -> State:
         """The second part: the states of several values for which `together` says the same."""
@@ -326,11 +382,11 @@ def together(shape: tuple[int, ...], repeats: bool) -> Hashable:
         return None
     if elements <= TOGETHER:
         return ("value", elements) if not repeats or elements <= TOGETHER_IN_LOOPS else None
-    rows = math.prod(_as_rows(shape)[0])
+    rows = math.prod(as_rows(shape)[0])
     return ("rows", rows) if ROWS[0] <= rows <= ROWS[1] else None
 
 
-def _as_rows(shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def as_rows(shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """A shape in two parts: the axes of rows, and those of a row. A vector is cut in pieces."""
     if len(shape) == 1:
         rows = math.gcd(shape[0], ROWS[1] // 4)
@@ -343,7 +399,7 @@ def _as_rows(shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
 @jax.jit
 def _rows(value: jax.Array) -> Extrema:
     """The state of each row of a value, along one axis."""
-    rows, row = _as_rows(value.shape)
+    rows, row = as_rows(value.shape)
     axes = tuple(range(len(rows), len(rows) + len(row)))
     state = MinMax()._measure(lax.stop_gradient(value).reshape(*rows, *row), [axes])
     return Extrema(*(jnp.ravel(leaf) for leaf in state))

@@ -6,6 +6,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from jax_ranges.births.planned import BirthsPlan, plan_births
+from jax_ranges.births.statistic import Births
 from jax_ranges.call import Call, name_of
 from jax_ranges.interpret import Interpreter, Jits, run_outermost
 from jax_ranges.plan import Plan, make_plan
@@ -106,6 +108,7 @@ class Options:
 
     Attributes:
       name: that of the function.
+      births: the statistic, if births are to be found too.
     """
 
     def __init__(
@@ -116,6 +119,7 @@ class Options:
         inputs: bool,
         loops: str,
         usage: str = "jr.ranges takes a function and returns one: out, ranges = jr.ranges(f)(x)",
+        births: Births | None = None,
     ):
         check_callable(fun, usage)
         self.name = name_of(fun)
@@ -124,11 +128,18 @@ class Options:
         self.taken = taken(stats)
         self.stats = self.taken.stats
         self.select, self.inputs, self.loops = select, bool(inputs), loops
+        self.births = births
 
     def plan(self, call: Call, select: Select = None) -> Plan:
         """The plan for a traced call, of other sites than `self.select` says if `select` does."""
         chosen = self.select if select is None else select
         return make_plan(call.jaxpr, call.names, self.taken, chosen, self.inputs, self.loops)
+
+    def plan_births(self, call: Call, select: Select = None) -> BirthsPlan:
+        """The same with births beside it."""
+        assert self.births is not None
+        chosen = self.select if select is None else select
+        return plan_births(call, self.births, chosen, self.taken, self.inputs, self.loops)
 
 
 def check_callable(fun: Any, usage: str) -> None:

@@ -4,7 +4,7 @@ A primitive that is not in the table runs as it is, and its outputs are measured
 programs its parameters hold: an inner program that no rule understands is never guessed at.
 """
 
-from jax_ranges.rules.base import Link, Program, Rule
+from jax_ranges.rules.base import Link, Loop, Program, Rule
 from jax_ranges.rules.branches import COND
 from jax_ranges.rules.calls import CALL, CHECKPOINT, COMPOSITE, JIT
 from jax_ranges.rules.derivatives import CUSTOM_JVP, CUSTOM_VJP
@@ -26,4 +26,4 @@ RULES: dict[str, Rule] = {
     "shard_map": SHARD_MAP,
 }
 
-__all__ = ["RULES", "Link", "Program", "Rule"]
+__all__ = ["RULES", "Link", "Loop", "Program", "Rule"]

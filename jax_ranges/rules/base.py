@@ -18,11 +18,22 @@ class Link(NamedTuple):
     together, exactly those of the outer one. Then derived ranges reach across: those of inner
     sites may follow from outer sources, and the other way round.
     `back`: the output of the inner program that it takes the value of in the next iteration.
+    `same`: each time the inner program runs (it may not), the inner variable has the outer
+    one's value, or on many devices a part of it each. So have those that are exact, but for
+    the slices and what is stacked of a scan.
     """
 
     outer: int | None
     exact: bool = False
     back: int | None = None
+    same: bool = False
+
+
+class Loop(NamedTuple):
+    """A loop: how often it goes round, if that is known, and whether from the end on."""
+
+    length: int | None = None
+    reverse: bool = False
 
 
 @dataclass(frozen=True)
@@ -34,7 +45,7 @@ class Program:
       jaxpr: it, open or closed.
       operands, results: for each of its inputs and outputs, the equation's operand and result.
       trips: for a loop whose iterations are stacked, how many there are; else None.
-      repeats: it runs many times, so what happens in it counts as often.
+      loop: the loop of which it is the body or the condition, if it is.
     """
 
     scopes: tuple[str, ...]
@@ -42,7 +53,12 @@ class Program:
     operands: tuple[Link, ...]
     results: tuple[Link, ...]
     trips: int | None = None
-    repeats: bool = False
+    loop: Loop | None = None
+
+    @property
+    def repeats(self) -> bool:
+        """Whether it runs many times, so that what happens in it counts as often."""
+        return self.loop is not None
 
 
 class Interpreter(Protocol):
@@ -67,6 +83,14 @@ class Interpreter(Protocol):
         ...
 
     def merge(self, a: Block, b: Block) -> Block: ...
+
+    def counter(self) -> Any:
+        """What a loop counts its iterations with, from 0; None where nobody wants to know."""
+        ...
+
+    def at(self, block: Block, frame: Any, counter: Any) -> Block:
+        """The states of one iteration of the loop whose body `frame` is, told which it was."""
+        ...
 
     def jitted(self, eqn: Any, frame: Any) -> Callable[..., tuple[list[Any], Block]]:
         """The frame as a jitted function, made once for all calls that look alike."""

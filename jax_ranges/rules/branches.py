@@ -14,7 +14,7 @@ from jax_ranges.rules.base import Interpreter, Link, Program, Rule, one_to_one
 
 def _programs(eqn: Any, loops: str) -> tuple[Program, ...]:
     del loops
-    operands = tuple(Link(i) for i in range(1, len(eqn.invars)))  # operand 0 chooses
+    operands = tuple(Link(i, same=True) for i in range(1, len(eqn.invars)))  # operand 0 chooses
     results = one_to_one(len(eqn.outvars), exact=False)
     return tuple(
         Program(("cond", f"branch_{i}"), branch, operands, results)

@@ -11,7 +11,7 @@ from jax import lax
 
 from jax_ranges import compat
 from jax_ranges.packing import Block, join
-from jax_ranges.rules.base import Interpreter, Link, Program, Rule, one_to_one
+from jax_ranges.rules.base import Interpreter, Link, Loop, Program, Rule, one_to_one
 
 
 def _scan_programs(eqn: Any, loops: str) -> tuple[Program, ...]:
@@ -22,13 +22,14 @@ def _scan_programs(eqn: Any, loops: str) -> tuple[Program, ...]:
     # what is carried, the operand and the result are only the first and the last value.
     exact = trips > 0 and not stack
     operands = (
-        *(Link(i, exact) for i in range(consts)),
+        *(Link(i, exact, same=True) for i in range(consts)),
         *(Link(consts + i, back=i) for i in range(carry)),
         *(Link(i, exact) for i in range(consts + carry, len(eqn.invars))),
     )
     results = tuple(Link(i, exact and i >= carry) for i in range(len(eqn.outvars)))
     stacked = trips if stack else None
-    return (Program(("scan",), eqn.params["jaxpr"], operands, results, stacked, repeats=True),)
+    loop = Loop(trips, eqn.params["reverse"])
+    return (Program(("scan",), eqn.params["jaxpr"], operands, results, stacked, loop),)
 
 
 def _scan_run(
@@ -43,16 +44,18 @@ def _scan_run(
     xs = values[num_consts + num_carry :]
 
     def body(carry: Any, x: Any) -> tuple[Any, Any]:
-        state, seen = carry
+        state, seen, counter = carry
         outs, block = interpreter.run(frame, [*consts, *state, *x])
         state, y = outs[:num_carry], outs[num_carry:]
+        block = interpreter.at(block, frame, counter)
         if frame.stacks:
-            return (state, seen), (y, block)
-        return (state, interpreter.merge(seen, block)), (y, None)
+            return (state, seen, _next(counter)), (y, block)
+        return (state, interpreter.merge(seen, block), _next(counter)), (y, None)
 
-    start = None if frame.stacks else interpreter.identity(frame)
+    seen = None if frame.stacks else interpreter.identity(frame)
+    start = (list(init), seen, interpreter.counter())
     options = {k: eqn.params[k] for k in ("length", "reverse", "unroll")}
-    (state, seen), (ys, blocks) = lax.scan(body, (list(init), start), list(xs), **options)
+    (state, seen, _), (ys, blocks) = lax.scan(body, start, list(xs), **options)
     return [*state, *ys], blocks.stacked(options["length"]) if frame.stacks else seen
 
 
@@ -62,17 +65,13 @@ def _while_programs(eqn: Any, loops: str) -> tuple[Program, ...]:
     cond_consts, body_consts = params["cond_nconsts"], params["body_nconsts"]
     first = cond_consts + body_consts
     carry = tuple(Link(first + i, back=i) for i in range(len(eqn.outvars)))
-    in_cond = (*(Link(i) for i in range(cond_consts)), *(Link(link.outer) for link in carry))
-    in_body = (*(Link(i) for i in range(cond_consts, first)), *carry)
+    consts = tuple(Link(i, same=True) for i in range(first))
+    in_cond = (*consts[:cond_consts], *(Link(link.outer) for link in carry))
+    in_body = (*consts[cond_consts:], *carry)
+    results = one_to_one(len(carry), False)
     return (
-        Program(("while", "cond"), params["cond_jaxpr"], in_cond, (Link(None),), repeats=True),
-        Program(
-            ("while", "body"),
-            params["body_jaxpr"],
-            in_body,
-            one_to_one(len(carry), False),
-            repeats=True,
-        ),
+        Program(("while", "cond"), params["cond_jaxpr"], in_cond, (Link(None),), loop=Loop()),
+        Program(("while", "body"), params["body_jaxpr"], in_body, results, loop=Loop()),
     )
 
 
@@ -93,24 +92,30 @@ def _while_run(
         values[split[1] :],
     )
 
-    def condition(state: Sequence[Any]) -> tuple[Any, Block]:
+    def condition(state: Sequence[Any], counter: Any) -> tuple[Any, Block]:
         (go_on,), block = interpreter.run(cond_frame, [*cond_consts, *state])
-        return interpreter.choice(go_on), block
+        return interpreter.choice(go_on), interpreter.at(block, cond_frame, counter)
 
     def body(carry: Any) -> Any:
-        go_on, state, in_cond, in_body = carry
+        go_on, state, in_cond, in_body, counter = carry
         new_state, block = interpreter.run(body_frame, [*body_consts, *state])
+        block = interpreter.at(block, body_frame, counter)
         state = [
             _where_going_on(go_on, new, old) for new, old in zip(new_state, state, strict=True)
         ]
         in_body = interpreter.merge(in_body, block)
-        go_on, block = condition(state)
-        return go_on, state, interpreter.merge(in_cond, block), in_body
+        go_on, block = condition(state, _next(counter))
+        return go_on, state, interpreter.merge(in_cond, block), in_body, _next(counter)
 
-    go_on, in_cond = condition(init)
-    carry = (go_on, list(init), in_cond, interpreter.identity(body_frame))
-    _, state, in_cond, in_body = lax.while_loop(lambda carry: jnp.any(carry[0]), body, carry)
+    counter = interpreter.counter()
+    go_on, in_cond = condition(init, counter)
+    carry = (go_on, list(init), in_cond, interpreter.identity(body_frame), counter)
+    _, state, in_cond, in_body, _ = lax.while_loop(lambda carry: jnp.any(carry[0]), body, carry)
     return state, join([in_cond, in_body])
+
+
+def _next(counter: Any) -> Any:
+    return None if counter is None else counter + 1
 
 
 def _where_going_on(go_on: jax.Array, new: Any, old: Any) -> Any:

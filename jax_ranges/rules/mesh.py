@@ -9,12 +9,12 @@ import jax
 from jax.sharding import PartitionSpec
 
 from jax_ranges.packing import Block
-from jax_ranges.rules.base import Interpreter, Program, Rule, one_to_one
+from jax_ranges.rules.base import Interpreter, Link, Program, Rule, one_to_one
 
 
 def _programs(eqn: Any, loops: str) -> tuple[Program, ...]:
     del loops
-    operands = one_to_one(len(eqn.invars), exact=False)
+    operands = tuple(Link(i, same=True) for i in range(len(eqn.invars)))
     results = one_to_one(len(eqn.outvars), exact=False)
     return (Program(("shard_map",), eqn.params["jaxpr"], operands, results),)
 
