@@ -237,9 +237,9 @@ class Ranges(Mapping[str, Range]):
         Example:
           >>> import jax.numpy as jnp
           >>> import jax_ranges as jr
-          >>> _, ranges = jr.ranges(jnp.exp)(jnp.array([0.0, 1.0]))
+          >>> _, ranges = jr.ranges(jnp.square)(jnp.array([1.0, 3.0]))
           >>> ranges.scalars("ranges/")
-          {'ranges/exp/min': 1.0, 'ranges/exp/max': 2.7182819843292236, 'ranges/exp/nan': 0.0}
+          {'ranges/square/min': 1.0, 'ranges/square/max': 9.0, 'ranges/square/nan': 0.0}
         """
         from jax_ranges.flat import scalars
 
