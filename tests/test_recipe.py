@@ -220,6 +220,16 @@ def test_what_counts_as_a_weight_can_be_said():
     assert "channel" in repr(jr.Recipe.from_ranges(ranges, weight_inputs="input/kernel"))
 
 
+def test_where_there_are_params_nothing_else_in_a_container_is_a_weight():
+    def apply(variables, *args):
+        return args[0] @ variables["params"]["kernel"]
+
+    ranges = measured(apply, {"params": PARAMS}, X, inputs=True)
+    activation, weight = only(jr.Recipe.from_ranges(ranges)).operands
+    assert isinstance(activation, jr.QParams)
+    assert isinstance(weight, jr.Dynamic)
+
+
 def test_stacked_ranges_are_merged():
     def f(params, x):
         return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, params["layers"])[0]

@@ -65,7 +65,7 @@ class Model:
     ) -> Model:
         """Of ranges, leading axes merged; `names` are the modules' paths, if given."""
         require_values(ranges)
-        seen = Seen.of(ranges, weight_inputs or _weights(ranges))
+        seen = Seen.of(ranges, weight_inputs)
         sites = [s for s in seen.ranges.sites if s.primitive in PRODUCTS and keys.is_float(s.dtype)]
         _require_operands(sites)
         paths = _given(sites, names, ranges) if names is not None else _found(sites, seen, root)
@@ -103,15 +103,6 @@ class Model:
             why = "nothing but literals go into it" if source is None else problem(source)
             found.append((_label(key), why, (key, source)))
         return {key: source for key, source in fit(found, unfit) if source is not None}
-
-
-def _weights(ranges: Ranges) -> Select:
-    """What selects the weights: `model.apply` of linen has its input at `input/args/0`, and so not
-    all that is in a container is one, if what is in a container called params is.
-    """
-    names = (name for site in ranges.sites for name in (site.name, *site.operands))
-    below = any(name.startswith("input/") and "/params/" in name for name in names)
-    return ("const/*", "input/*params/*" if below else "input/*/*")
 
 
 NO_MODULE = (

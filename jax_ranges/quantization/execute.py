@@ -21,6 +21,7 @@ from jax_ranges.quantization.execution import ExecutionPlan, execution_plan
 from jax_ranges.quantization.products import Product, multiplied, product_of
 from jax_ranges.quantization.recipe import Recipe, RecipeLike, recipe_of
 from jax_ranges.quantization.resolved import Resolved, Treatment, resolve
+from jax_ranges.quantization.seen import weights_among
 from jax_ranges.quantization.simulate import Simulator, plan_to_rewrite
 from jax_ranges.quantization.specs import Spec, Use, rounded
 from jax_ranges.quantization.weights import Coded, Weights, carried, moved
@@ -32,7 +33,7 @@ def quantize(
     fun: Callable[..., Any],
     recipe: RecipeLike,
     *,
-    weight_inputs: Select = ("const/*", "input/*/*"),
+    weight_inputs: Select = None,
 ) -> Quantized:
     """Run `fun` with its matrix products and convolutions in low precision, by a recipe.
 
@@ -68,8 +69,8 @@ def quantize(
     Args:
       fun: as for `jr.ranges`.
       recipe: a `jr.Recipe`, the rules of one, or the file of one.
-      weight_inputs: what selects the inputs and constants that are weights, to be stored as codes:
-        by default what `fun` captured, and arrays inside a container (`input/params/kernel`).
+      weight_inputs: what selects the inputs and constants that are weights, to be stored as
+        codes: by default those that `jr.Recipe.from_ranges` takes for weights.
 
     Returns:
       A `Quantized`: call it like `fun`. It composes with jit, vmap, scan and shard_map, and
@@ -100,7 +101,7 @@ class Quantized:
 
     def __init__(self, fun: Callable[..., Any], recipe: Recipe, weight_inputs: Select):
         self._fun, self._recipe, self._jits = fun, recipe, Jits()
-        self._selects = selector(weight_inputs)
+        self._weight_inputs = weight_inputs
         self.__name__: str
         named_like(fun, "quantize")(self)
 
@@ -168,7 +169,8 @@ class Quantized:
     def _program(self, given: _Given) -> _Program:
         plan = plan_to_rewrite(given.call)
         resolved = resolve(self._recipe, plan)
-        return _Program(plan, resolved, Weights.find(plan.frame, resolved, self._selects))
+        selects = selector(weights_among(plan.sites, self._weight_inputs))
+        return _Program(plan, resolved, Weights.find(plan.frame, resolved, selects))
 
     def __repr__(self) -> str:
         return f"jr.quantize({name_of(self._fun)}): {self._recipe!r}"

@@ -101,7 +101,7 @@ class Recipe:
         output: FormatLike | None = None,
         *,
         select: Select = ("dot_general", "conv_general_dilated"),
-        weight_inputs: Select = ("const/*", "input/*/*"),
+        weight_inputs: Select = None,
         **qparams: Any,
     ) -> Recipe:
         """A recipe for every matrix product and convolution, with scales from their ranges.
@@ -119,7 +119,8 @@ class Recipe:
           select: at which sites. Those whose primitives are others than these two have no
             weights, and all their operands of floats are rounded.
           weight_inputs: what selects the inputs and constants that are weights: by default what
-            the function captured, and arrays inside a container (`input/params/kernel`).
+            the function captured, and arrays in a container that is called params, or in any if
+            none is called that (`input/model/layers/0/weight`).
           qparams: arguments of `jr.qparams`, such as `symmetric=True` or `method="mse"`, which
             needs `stats=(jr.MinMax(), jr.Histogram())`.
 

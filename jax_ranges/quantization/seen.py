@@ -17,6 +17,19 @@ from jax_ranges.statistics.histogram import Histogram
 _SAME = frozenset((*MOVEMENT, "convert_element_type"))
 
 
+def weights_among(sites: Sequence[Site], given: Select) -> Select:
+    """What selects the inputs and constants of a program that are weights, unless it is given.
+
+    What was captured, and what is in a container called params; in any container, if none is
+    called that. (`model.apply` of flax linen has its input at `input/args/0`.)
+    """
+    if given is not None:
+        return given
+    names = (name for site in sites for name in (site.name, *site.operands))
+    params = any(name.startswith("input/") and "params/" in name for name in names)
+    return ("const/*", "input/*params/*" if params else "input/*/*")
+
+
 @dataclass(frozen=True)
 class Seen:
     """Ranges to make scales of."""
@@ -28,7 +41,7 @@ class Seen:
     def of(cls, ranges: Ranges, weights: Select = None) -> Seen:
         """With leading axes merged; `weights` selects the inputs and constants that are weights."""
         flat = ranges.reduce() if any(lead for _, lead in ranges.leads()) else ranges
-        return cls(flat, selector(weights))
+        return cls(flat, selector(weights_among(flat.sites, weights)))
 
     def is_weight(self, names: Sequence[str]) -> bool:
         """Whether all of it is weights, perhaps moved or cast."""
