@@ -575,7 +575,7 @@ def test_weights_of_stacked_layers(recipe):
 
 def test_one_scale_for_a_stack_is_one_for_each_layer():
     params = {"kernel": random(3, 16, 16), "bias": random(3, 16)}
-    recipe = {"dot_general": (fixed("int8", 0.05), fixed("uint8", 0.03, 120))}
+    recipe = {"dot_general": (fixed("int8", 0.05, 5), fixed("uint8", 0.03, 120))}
     (params8, _) = assert_prepared_is_the_same(
         stack, recipe, params, random(8, 16), paths=["0/kernel"]
     )
