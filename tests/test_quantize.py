@@ -253,6 +253,36 @@ def test_convolutions_are_those_of_integers(case):
     )
 
 
+@pytest.mark.parametrize("out", ["NCW", "CNW"])
+def test_rows_in_groups_of_the_batch_have_their_own_scales_and_zero_points(out):
+    rng = np.random.default_rng(0)
+    scale = rng.uniform(0.1, 1, (4, 1, 1)).astype(np.float32)
+    zero_point = rng.integers(-100, 100, (4, 1, 1)).astype(np.int32)
+    rows = jr.QParams(scale, zero_point, -128, 127, jr.format_of("int8"))
+    a, b = rng.integers(-128, 128, (4, 3, 5)), rng.integers(-128, 128, (4, 3, 2))
+    x = ((a - zero_point) * scale).astype(np.float32)
+
+    def f(x, w):
+        numbers = lax.conv_dimension_numbers(x.shape, w.shape, ("NCW", "OIW", out))
+        return lax.conv_general_dilated(
+            x, w, (1,), ((2, 1),), dimension_numbers=numbers, batch_group_count=2
+        )
+
+    low = jr.quantize(f, {"conv_general_dilated": (rows, fixed("int8", 1.0))})
+    exact = convolved(
+        (a - zero_point) * np.float64(scale),
+        b.astype(np.float64),
+        (1,),
+        ((2, 1),),
+        (1,),
+        (1,),
+        1,
+        2,
+    )
+    exact = exact if out == "NCW" else exact.swapaxes(0, 1)
+    np.testing.assert_allclose(jax.jit(low)(x, b.astype(np.float32)), exact, rtol=1e-6)
+
+
 # -- formats ----------------------------------------------------------------------------------
 
 FLOATS = {
@@ -448,10 +478,7 @@ def assert_prepared_is_the_same(fun, recipe, *args, paths, rtol=FLOAT32):
     assert kwargs == {}
     assert set(stored(prepared)) == set(paths)
     expected = assert_as_simulated(fun, recipe, *args, rtol=rtol)
-    for run in (jax.jit(low), low):
-        got = run(*prepared)
-        same = assert_same if run is not low else assert_close
-        jax.tree.map(same, got, expected)
+    jax.tree.map(assert_same, jax.jit(low)(*prepared), expected)
     return prepared
 
 
@@ -465,6 +492,8 @@ def test_prepared_weights_give_the_same(recipe):
     params, x = mlp_params(64, 32, 16), random(8, 64)
     paths = ["0/0/kernel", "0/1/kernel"]
     params8, _ = assert_prepared_is_the_same(mlp, recipe, params, x, paths=paths)
+    fun = jr.quantize(mlp, recipe)
+    assert_close(fun(params8, x), fun(params, x))  # not jitted
     weights = stored(params8)["0/kernel"]
     low = jr.format_of(recipe["dot_general"][1].format)
     assert (weights.shape, weights.ndim, weights.dtype) == ((64, 32), 2, np.float32)
@@ -546,7 +575,7 @@ def test_weights_of_stacked_layers(recipe):
 
 def test_one_scale_for_a_stack_is_one_for_each_layer():
     params = {"kernel": random(3, 16, 16), "bias": random(3, 16)}
-    recipe = {"dot_general": (fixed("int8", 0.05), fixed("uint8", 0.03, 120))}
+    recipe = {"dot_general": (fixed("int8", 0.05, 5), fixed("uint8", 0.03, 120))}
     (params8, _) = assert_prepared_is_the_same(
         stack, recipe, params, random(8, 16), paths=["0/kernel"]
     )
@@ -565,7 +594,15 @@ PATHS = {
     "jit": (lambda p, x: jax.jit(jnp.dot)(x, p["w"]), True),
     "remat": (lambda p, x: jax.checkpoint(jnp.dot)(x, p["w"]), True),
     "cond": (lambda p, x: lax.cond(x[0, 0] > 0, lambda: x @ p["w"], lambda: -x @ p["w"]), True),
-    "while": (lambda p, x: lax.fori_loop(0, 3, lambda i, x: jnp.tanh(x @ p["w"]), x), True),
+    "scan": (lambda p, x: lax.fori_loop(0, 3, lambda i, x: jnp.tanh(x @ p["w"]), x), True),
+    "while": (
+        lambda p, x: lax.while_loop(
+            lambda c: (c[0] < 3) & ((c[1] @ p["w"])[0, 0] < 9),
+            lambda c: (c[0] + 1, jnp.tanh(c[1] @ p["w"])),
+            (0, x),
+        )[1],
+        True,
+    ),
     "vmap": (lambda p, x: jax.vmap(lambda x: x @ p["w"])(x), True),
     "tied": (lambda p, x: jnp.tanh(x @ p["w"]) @ p["w"], True),
     "nested": (lambda p, x: jax.jit(lambda x: stack(p, x))(x)[0], True),
@@ -577,13 +614,14 @@ PATHS = {
         False,
     ),
     "two ways": (lambda p, x: x @ p["w"] + x @ p["w"].T, False),
+    "cast to integers": (lambda p, x: x @ jnp.round(p["w"].astype(int) + 0.0), False),
     "reshaped": (lambda p, x: x @ p["w"].reshape(16, 4, 4).reshape(16, 16), False),
     "placed": (lambda p, x: jax.jit(jnp.dot, in_shardings=(None, REPLICATED))(x, p["w"]), False),
 }
 REPLICATED = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
 
-@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+@pytest.mark.parametrize("recipe", [W8A8, W4], ids=["W8A8", "W4"])
 @pytest.mark.parametrize("path", PATHS)
 def test_weights_are_stored_where_all_that_is_done_with_them_is_products(path, recipe):
     fun, is_stored = PATHS[path]
@@ -710,6 +748,24 @@ def test_keyword_arguments_are_prepared_too():
     args, kwargs = low.prepare(x, params=params)
     assert list(stored(kwargs)) == ["params/0/kernel"]
     assert_same(jax.jit(low)(*args, **kwargs), jax.jit(low)(x, params=params))
+
+
+def test_parameters_may_be_made_in_the_same_program():
+    w, x = random(16, 8), random(4, 16)
+
+    def f(x):
+        return jnp.tanh(x) @ w
+
+    def both(x):
+        _, ranges = jr.ranges(f)(x)
+        q = jr.qparams(ranges["tanh"], "uint8")
+        for rule in [(q, jr.Dynamic("int8", channels=True)), (q, q)]:
+            yield jr.quantize(f, {"dot_general": rule})(x)
+            yield jr.simulate(f, {"dot_general": rule})(x)
+
+    outs = jax.jit(lambda x: list(both(x)))(x)
+    assert_close(outs[0], outs[1])
+    assert_close(outs[2], outs[3])
 
 
 def test_which_inputs_are_weights_can_be_said():
@@ -855,7 +911,7 @@ def test_the_plan_says_what_is_run_how():
         "  hidden/dot_general    codes      int8 x int8 -> int32; operand 1 not prepared\n"
         "  logits/dot_general    simulated  operand 0 is not quantized\n"
         "  logits/dot_general.1  simulated  operand 0: int16 has 16 bits, more than 8\n"
-        "  logits/exp            simulated  exp is no matrix product or convolution"
+        "  logits/exp            simulated  exp is neither dot_general nor a convolution"
     )
     recipe |= {"logits/dot_general.1": ("int16", "int4")}
     low = jr.quantize(model, recipe)
@@ -868,7 +924,7 @@ def test_the_plan_says_what_is_run_how():
         "operand 0 is not quantized; operand 1 stored as int4\n"
         "  logits/dot_general.1  weight-only  "
         "operand 0: int16 has 16 bits, more than 8; operand 1 stored as int4\n"
-        "  logits/exp            simulated    exp is no matrix product or convolution"
+        "  logits/exp            simulated    exp is neither dot_general nor a convolution"
     )
     assert plan.rows[1].stored == ((1, "int4"),)
     assert low.plan(params, x).rows[1].preparable == (1,)

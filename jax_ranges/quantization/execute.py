@@ -62,9 +62,10 @@ def quantize(
 
     XLA (as of jaxlib 0.12) has no products of types of 4 bits; their codes are widened to int8
     or float8_e4m3fn for the product, exactly. Different float types on both sides, where XLA
-    does not take them, are widened to the narrowest type that has all numbers of both. Which
-    products a backend computes in the narrow type, and which it widens itself, is its affair: XLA
-    for CPU widens floats, and integers in part.
+    does not take them, are widened to the narrowest type that has all numbers of both. What
+    precision the program asks for (`jax.lax.Precision`) is no matter to codes. Whether a backend
+    computes a product in narrow types or widens them itself is its affair; XLA for CPU, the only
+    one on which this was run so far, has fast products of int8 and slow ones of float8.
 
     Args:
       fun: as for `jr.ranges`.

@@ -96,7 +96,7 @@ class _Rows:
         eqn = equation.eqn
         site, product = equation.sites[min(equation.sites)], product_of(eqn)
         if product is None:
-            why = f"{eqn.primitive.name} is no matrix product or convolution"
+            why = f"{eqn.primitive.name} is neither dot_general nor a convolution"
             return Execution(site, "simulated", why=why)
         why = why_simulated(eqn, product, treatment.operands)
         origins = {i: self.weights.operands.get((equation, i)) for i in treatment.operands}

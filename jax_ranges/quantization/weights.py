@@ -169,8 +169,8 @@ def moved(eqn: Any) -> Cast | Transpose | None:
         return Transpose(tuple(eqn.params["permutation"]))
     if eqn.primitive.name != "convert_element_type" or eqn.params.get("sharding") is not None:
         return None
-    dtype = eqn.outvars[0].aval.dtype
-    return Cast(np.dtype(dtype)) if keys.is_float(dtype) else None
+    before, after = (atom.aval.dtype for atom in (eqn.invars[0], eqn.outvars[0]))
+    return Cast(np.dtype(after)) if keys.is_float(before) and keys.is_float(after) else None
 
 
 @dataclass(frozen=True)
