@@ -4,6 +4,7 @@ out, ranges = jr.ranges(f)(*args)
 """
 
 from jax_ranges.advice import Advice, AdviceRow, advise
+from jax_ranges.bounds import Bounds, BoundsRow, Proven, bounds
 from jax_ranges.diff import Diff, diff
 from jax_ranges.files import load
 from jax_ranges.formats import Format, format_of
@@ -33,6 +34,8 @@ __all__ = [
     "AbsMax",
     "Advice",
     "AdviceRow",
+    "Bounds",
+    "BoundsRow",
     "Diff",
     "Dynamic",
     "Exponents",
@@ -47,6 +50,7 @@ __all__ = [
     "NotObservedError",
     "PerChannel",
     "Plan",
+    "Proven",
     "QParams",
     "QRule",
     "Range",
@@ -59,6 +63,7 @@ __all__ = [
     "Violation",
     "Violations",
     "advise",
+    "bounds",
     "diff",
     "format_of",
     "guard",
