@@ -7,6 +7,7 @@ from jax_ranges.advice import Advice, AdviceRow, advise
 from jax_ranges.births.birth import Birth
 from jax_ranges.births.find import find_nonfinite
 from jax_ranges.births.report import Report
+from jax_ranges.bounds import Bounds, BoundsRow, Proven, bounds
 from jax_ranges.diff import Diff, diff
 from jax_ranges.errors import ErrorReport
 from jax_ranges.files import load
@@ -42,6 +43,8 @@ __all__ = [
     "Advice",
     "AdviceRow",
     "Birth",
+    "Bounds",
+    "BoundsRow",
     "Diff",
     "Dynamic",
     "ErrorReport",
@@ -57,6 +60,7 @@ __all__ = [
     "NotObservedError",
     "PerChannel",
     "Plan",
+    "Proven",
     "QParams",
     "QRule",
     "QuantizedArray",
@@ -71,6 +75,7 @@ __all__ = [
     "Violation",
     "Violations",
     "advise",
+    "bounds",
     "diff",
     "find_nonfinite",
     "format_of",
