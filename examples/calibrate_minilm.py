@@ -108,13 +108,13 @@ def check(model: Model, console: Console) -> None:
 # --------------------------------------------------------------------------------------------
 
 
-def batches(count: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The first `count` sentences as (ids, mask), in batches of one size.
+def batches(count: int, start: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
+    """`count` sentences as (ids, mask), in batches of one size, from that of number `start` on.
 
     The last batch is filled up from the beginning. To ranges that makes no difference, as it
     would to a mean: seeing a sentence twice widens nothing.
     """
-    found = sentences()
+    found = sentences()[start:]
     if not 1 <= count <= len(found):
         raise ValueError(f"there are {len(found)} sentences to calibrate with; got {count}")
     ids, mask = minilm.tokenize(found[:count], LENGTH)

@@ -131,6 +131,15 @@ def test_blocks_lie_along_what_is_summed_over():
     close(out, mx.round(a) @ mx.round(b.T).T, rtol=1e-5)
 
 
+@pytest.mark.parametrize("channels", [False, True])
+def test_blocks_have_no_scale_besides_their_own_whoever_asks_for_one(channels):
+    a, b = (RNG.normal(size=shape).astype(np.float32) for shape in ((3, 64), (64, 5)))
+    spec = jr.Dynamic("mxfp4", channels=channels)
+    out = jr.simulate(jnp.dot, {"dot_general": (spec, spec)})(a, b)
+    plain = jr.simulate(jnp.dot, {"dot_general": ("mxfp4", "mxfp4")})(a, b)
+    np.testing.assert_array_equal(out, plain)
+
+
 def test_integers_booleans_keys_and_complex_numbers_stay_what_they_are():
     def f(x, n, key):
         return x * 2, n * 2, n > 3, jax.random.bits(key), lax.complex(x, x) * 2

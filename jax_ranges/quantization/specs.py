@@ -59,17 +59,20 @@ class Dynamic:
     def params(self, x: Any, over: Sequence[int] | None = None) -> QParams:
         """The parameters for one value, of arrays with its axes, those `over` of length one.
 
-        over: the axes that share a scale; all of them if None.
+        over: the axes that share a scale; all of them if None. Fixed point and blocks, which carry
+        their scale, get 1.
         """
+        target = target_of(self.format, self.symmetric)
+        codes = target.qmin, target.qmax
+        if self.format.kind in ("fixed", "block"):
+            return QParams(np.float32(1), np.int32(0), *codes, self.format)
         x = lax.stop_gradient(jnp.asarray(x))
         axes = tuple(range(x.ndim)) if over is None else tuple(over)
         dtype = np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
         wide = x.astype(dtype)
         finite = jnp.where(jnp.isfinite(wide), wide, 0)
         lo, hi = (f(finite, axes, keepdims=True, initial=0) for f in (jnp.min, jnp.max))
-        target = target_of(self.format, self.symmetric)
         scale, zero_point = affine(target, lo, hi, jnp)
-        codes = target.qmin, target.qmax
         return QParams(stored(scale, dtype, jnp), zero_point.astype(np.int32), *codes, self.format)
 
 
