@@ -19,7 +19,7 @@ from jax_ranges import keys
 from jax_ranges.formats import Format, format_of
 
 KINDS = {"saturates": "saturated", "subnormals": "flushed"}
-_UNDERFLOWS = frozenset({"convert_element_type", "div", "mul"})
+UNDERFLOWS = frozenset({"convert_element_type", "div", "mul"})
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,16 @@ class Watch:
     def limits(self) -> Format:
         return format_of(self.format)
 
-    def marks(self, primitive: str, value: Any, operands: Sequence[Any]) -> Any:
-        """Where the value is what is watched for, and no operand is."""
+    def marks(self, underflows: bool, value: Any, operands: Sequence[Any]) -> Any:
+        """Where the value is what is watched for, and no operand is.
+
+        underflows: it is the product, the quotient or the conversion of the operands.
+        """
         is_one = _beyond if self.kind == "saturated" else _tiny
         mark = is_one(self.limits, value)
         for operand in operands:
             mark &= ~is_one(self.limits, operand)
-        if self.kind == "flushed" and primitive in _UNDERFLOWS:
+        if self.kind == "flushed" and underflows and operands:
             mark |= _is_zero(value) & functools.reduce(jnp.logical_and, map(_is_some, operands))
         return mark
 
