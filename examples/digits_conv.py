@@ -112,9 +112,9 @@ class Trial(NamedTuple):
     held_out: Digits
     answers: np.ndarray  # of float32
 
-    def run(self, recipe: jr.Recipe) -> Answers:
-        """What the net answers by a recipe."""
-        low = answers(recipes.lowered(predict, recipe), self.params, self.held_out)
+    def run(self, recipe: jr.Recipe, on_codes: bool = False) -> Answers:
+        """What the net answers by a recipe; see `recipes.lowered`."""
+        low = answers(recipes.lowered(predict, recipe, on_codes), self.params, self.held_out)
         return Answers(low, self.answers, self.held_out.labels)
 
 
@@ -175,7 +175,8 @@ def compare(trials: Sequence[Trial], names: Iterable[str], console: Console) -> 
     poor = []
     for name in names:
         given = [recipes.RECIPES[name](trial.ranges) for trial in trials]
-        nets = [trial.run(recipe) for trial, recipe in zip(trials, given, strict=True)]
+        codes = name in recipes.ON_CODES
+        nets = [trial.run(recipe, codes) for trial, recipe in zip(trials, given, strict=True)]
         table.add_row(name, *cells(nets), f"{recipes.weight_bits(given[0], sites):.2f}")
         if joined(nets).loss >= ENOUGH:
             poor.append(name)

@@ -101,9 +101,9 @@ class Trial(NamedTuple):
     count: int  # of sentences held out; the last batch is filled up
     exact: np.ndarray
 
-    def run(self, recipe: jr.Recipe) -> Score:
-        """How good the model is by a recipe."""
-        low = self.model._replace(encode=recipes.lowered(self.model.encode, recipe))
+    def run(self, recipe: jr.Recipe, on_codes: bool = False) -> Score:
+        """How good the model is by a recipe; see `recipes.lowered`."""
+        low = self.model._replace(encode=recipes.lowered(self.model.encode, recipe, on_codes))
         return score(embed(low, self.held_out)[: self.count], self.exact)
 
 
@@ -128,7 +128,7 @@ def compare(trial: Trial, names: Iterable[str], console: Console) -> dict[str, S
     found = {}
     for name in names:
         recipe = recipes.RECIPES[name](trial.ranges)
-        found[name] = trial.run(recipe)
+        found[name] = trial.run(recipe, on_codes=name in recipes.ON_CODES)
         bits = recipes.weight_bits(recipe, sites)
         table.add_row(name, *(f"{part:.4f}" for part in found[name]), f"{bits:.2f}")
     console.print(table)

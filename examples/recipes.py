@@ -9,7 +9,7 @@ A recipe says how the operands of matrix products and convolutions are rounded. 
 `jr.Recipe`. Calibrate once, and every row follows from the same ranges and histograms:
 
     ranges = calibrate(encode, [(params, ids, mask), ...])
-    low = lowered(encode, RECIPES["int8"](ranges))
+    low = lowered(encode, RECIPES["int8"](ranges), on_codes=True)
     low(params, ids, mask)
 """
 
@@ -50,7 +50,12 @@ RECIPES: dict[str, MakeRecipe] = {
     "int4 weights": _calibrated(None, "int4"),
     "mxfp4 weights": _calibrated(None, "mxfp4"),
     "int4 weights, int8": _calibrated("int8", "int4"),
+    "fp8 e4m3, on codes": _calibrated("float8_e4m3fn", "float8_e4m3fn"),
+    "int8, on codes": _calibrated("int8", "int8"),
 }
+ON_CODES = ("fp8 e4m3, on codes", "int8, on codes")
+"""Run in low precision (`jr.quantize`); the others are simulated (`jr.simulate`)."""
+
 RECOMMENDED = "int8"
 """From the least to the greatest value seen ("minmax"), with a zero point where that takes one."""
 
@@ -78,12 +83,16 @@ def calibrate(fun: Callable[..., Any], batches: Sequence[tuple[Any, ...]]) -> jr
     return net.calibrate(batches)
 
 
-def lowered(fun: Callable[..., Any], recipe: jr.Recipe) -> Callable[..., Any]:
+def lowered(
+    fun: Callable[..., Any], recipe: jr.Recipe, on_codes: bool = False
+) -> Callable[..., Any]:
     """The function in the recipe's formats.
 
-    Simulated: values are rounded to them, and the arithmetic stays that of float32.
+    Simulated, values are rounded to them, and the arithmetic stays that of float32; on codes,
+    products are of int8 summed up in int32, or of float8 summed up in float32. Weights are
+    quantized in each call, which is slow; `jr.quantize(...).prepare` would do that once.
     """
-    return jax.jit(jr.simulate(fun, recipe))
+    return jax.jit((jr.quantize if on_codes else jr.simulate)(fun, recipe))
 
 
 def weight_bits(recipe: jr.Recipe, sites: Sequence[jr.Site]) -> float:

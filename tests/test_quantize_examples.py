@@ -98,6 +98,15 @@ def test_a_recipe_changes_the_scores_a_little(name: str) -> None:
     assert 0.002 < error < 0.2
 
 
+@pytest.mark.parametrize("name", ["int8, on codes", "fp8 e4m3, on codes"])
+def test_on_codes_the_answers_are_those_of_the_simulation(name: str) -> None:
+    trial, recipes = digits_trial(), example("recipes")
+    assert name in recipes.ON_CODES
+    recipe = recipes.RECIPES[name](trial.ranges)
+    simulated, executed = (trial.run(recipe, on_codes=codes) for codes in (False, True))
+    assert np.mean(simulated.low == executed.low) > 0.99
+
+
 def test_figures_of_answers() -> None:
     net = example("digits_conv")
     right = np.arange(10)
