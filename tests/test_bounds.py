@@ -64,7 +64,7 @@ def test_rounding_is_outwards(dtype, data):
         assert found.lo <= x <= found.hi
         # Both are numbers of the dtype, and there is none between.
         assert all(float(cast(np.float64(end), dtype)) == end for end in found[:2])
-        if not found.lo == found.hi:
+        if found.lo != found.hi:
             middle = (found.lo + found.hi) / 2
             assert float(cast(np.float32(middle), dtype)) in (found.lo, found.hi, middle)
     elif not math.isinf(x):
