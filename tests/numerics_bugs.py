@@ -408,7 +408,7 @@ def digamma_at_a_pole():
     def dirichlet(alpha):
         return jax.scipy.special.digamma(alpha)  # born
 
-    return dirichlet, (jnp.array([1.0, 0.0]),)
+    return dirichlet, (jnp.array([1.0, -2.0]),)
 
 
 # -- loops ------------------------------------------------------------------------------------

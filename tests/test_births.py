@@ -216,7 +216,7 @@ def test_a_net_tells_the_call():
     (birth,) = net.births()
     assert (birth.kind, birth.call, birth.count, birth.fate) == ("-inf", 5, 3, "escaped")
     # What it takes to find them is not in the ranges that were asked for.
-    assert list(net.get_info()) == list(jr.ranges(f)(jnp.ones(3))[1])
+    assert list(net.get_info()) == list(jr.ranges(f)(jnp.full(3, 9.0))[1])
 
 
 def test_births_of_a_net_survive_a_reset_and_other_shapes(tmp_path):

@@ -13,6 +13,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from jax_ranges.bounds.interval import (
@@ -33,6 +34,9 @@ Rule = Callable[[Operation], Interval]
 ULPS = 16.0
 """By how many units in the last place a transcendental function may be off; those that grow
 like exp by as many more as their argument is large, because compilers rewrite exp(a) * exp(b)."""
+
+OWN_ROUNDINGS = 4
+"""By how many units of its own dtype: logistic, for one, is expanded in float16."""
 
 QUOTIENT_ULPS = 2.0
 """A division may be a multiplication by the reciprocal."""
@@ -324,7 +328,8 @@ def increasing(
         if lo > hi:
             return Interval(math.inf, -math.inf, nan)
         more = min(max(abs(lo), abs(hi)), 1024.0) ** grows if grows else 0.0
-        found = outward(_at(fun, lo), _at(fun, hi), op.dtype, nan, ulps + more)
+        slack = max(ulps + more, _roundings(OWN_ROUNDINGS, op))
+        found = outward(_at(fun, lo), _at(fun, hi), op.dtype, nan, slack)
         return Interval(max(found.lo, image[0]), min(found.hi, image[1]), nan)
 
     return rule
@@ -445,10 +450,17 @@ def _all_bits(a: Interval, b: Interval) -> int:
     return (1 << int(max(a.hi, b.hi)).bit_length()) - 1
 
 
+def shift_right_arithmetic(op: Operation) -> Interval:
+    """Unsigned integers have a sign here too: their upper bit, which is shifted in."""
+    if op.first.hi >= 1 << (jnp.iinfo(op.dtype).bits - 1):
+        return everything(op.dtype)
+    return shift_right(op)
+
+
 def shift_right(op: Operation) -> Interval:
     """By a shift that is known; logical and arithmetic are the same where nothing is negative."""
     x, by = op.first, op.second
-    bits = 8 * op.dtype.itemsize
+    bits = jnp.iinfo(op.dtype).bits
     if x.lo < 0 or by.lo < 0:
         return everything(op.dtype)
     low = 0 if by.hi >= bits else int(x.lo) >> int(by.hi)

@@ -172,7 +172,7 @@ def exactly(lo: float, hi: float, dtype: np.dtype, nan: bool = False) -> Interva
     """The same where lo and hi are bounds, and nothing but rounding happens."""
     kind = kind_of(dtype)
     beyond = not kind.infinities and (lo < kind.least or hi > kind.largest)
-    return Interval(_rounded_down(lo, kind), -_rounded_down(-hi, kind), nan or beyond)
+    return Interval(_rounded_down(lo, kind), _rounded_up(hi, kind), nan or beyond)
 
 
 def _rounded_down(x: float, kind: Kind) -> float:
@@ -187,6 +187,19 @@ def _rounded_down(x: float, kind: Kind) -> float:
     rounded = np.asarray(x, keys.carrier_dtype(kind.dtype)).astype(kind.dtype)
     if float(rounded) > x:
         rounded = np.nextafter(rounded, np.asarray(kind.least, np.float32).astype(kind.dtype))
+    return float(rounded)
+
+
+def _rounded_up(x: float, kind: Kind) -> float:
+    """The smallest number of the dtype that is not below x."""
+    if kind.least < 0:
+        return -_rounded_down(-x, kind)
+    # float8_e8m0fnu has no number below zero.
+    if not kind.least <= x <= kind.largest:
+        return min(max(x, kind.least), kind.largest)
+    rounded = np.asarray(x, keys.carrier_dtype(kind.dtype)).astype(kind.dtype)
+    if float(rounded) < x:
+        rounded = np.nextafter(rounded, np.asarray(kind.largest, np.float32).astype(kind.dtype))
     return float(rounded)
 
 

@@ -97,27 +97,24 @@ def reduce_min(op: Operation) -> Interval:
 
 
 def reduce_prod(op: Operation) -> Interval:
-    return (
-        hull(_multiplied(op, _reduced(op)), Interval(1, 1))
-        if not _reduced(op)
-        else _multiplied(op, _reduced(op))
-    )
+    count = _reduced(op)
+    return _multiplied(op, count, count) if count else Interval(1, 1)
 
 
-def _multiplied(op: Operation, count: int) -> Interval:
-    """The product of so many numbers, whose partial products come in any order."""
-    x = op.first
+def _multiplied(op: Operation, least: int, most: int) -> Interval:
+    """The product of so many numbers (from `least` to `most`), multiplied in any order."""
+    x, kind = op.first, kind_of(op.dtype)
     try:
-        most = x.magnitude ** min(count, 100_000)
+        ends = [x.magnitude ** min(count, 100_000) for count in (least, most, 1)]
     except OverflowError:
-        most = math.inf
-    if not op.is_float:
-        return wrapped(-int(most), int(most), op.dtype) if count < 1000 else everything(op.dtype)
-    if max(most, x.magnitude) > kind_of(op.dtype).largest / 2 or x.nan:
         return everything(op.dtype)
-    kind = kind_of(op.dtype)
-    growth = math.expm1(min(count * kind.own_eps, 700)) / kind.eps
-    return outward(0.0 if x.lo >= 0 else -most, most, op.dtype, False, growth)
+    if not op.is_float:
+        return wrapped(-int(max(ends)), int(max(ends)), op.dtype)
+    if max(ends) > kind.largest / 2 or x.nan:  # a partial product may overflow, and meet a zero
+        return everything(op.dtype)
+    size = max(ends[:2])
+    growth = math.expm1(min(most * kind.own_eps, 700)) / kind.eps
+    return outward(0.0 if x.lo >= 0 else -size, size, op.dtype, False, growth)
 
 
 def reduce_logical(op: Operation) -> Interval:
@@ -139,7 +136,7 @@ def cumulative_sum(op: Operation) -> Interval:
 
 def cumulative_product(op: Operation) -> Interval:
     count = op.operands[0].shape[op.params["axis"]]
-    return hull(op.first, _multiplied(op, max(count, 1)))
+    return _multiplied(op, 1, max(count, 1))
 
 
 def cumulative_extremum(op: Operation) -> Interval:
@@ -152,11 +149,24 @@ def window_sum(op: Operation) -> Interval:
 
 
 def window_max(op: Operation) -> Interval:
+    if _windows_reach(op):
+        return op.first
     return hull(op.first, Interval(everything(op.dtype).lo, everything(op.dtype).lo))
 
 
 def window_min(op: Operation) -> Interval:
+    if _windows_reach(op):
+        return op.first
     return hull(op.first, Interval(everything(op.dtype).hi, everything(op.dtype).hi))
+
+
+def _windows_reach(op: Operation) -> bool:
+    """Whether each window has an element that is no padding, and a backend loses no NaN."""
+    params = op.params
+    dense = all(step == 1 for key in ("base_dilation", "window_dilation") for step in params[key])
+    sizes, padding = params["window_dimensions"], params["padding"]
+    inside = all(max(pad) < size for pad, size in zip(padding, sizes, strict=True))
+    return dense and inside and not op.first.nan
 
 
 def scatter_add(op: Operation) -> Interval:

@@ -263,4 +263,6 @@ def _of_integers(site: Site, proven: Proven) -> str:
 
 def _part(share: float) -> str:
     """A share as a percentage, or as a number where that would be a row of zeros."""
-    return f"{share:.0%}" if share >= 0.01 else f"{share:.1g}" if share else "0%"
+    if share >= 0.01 or not share:
+        return f"{share:.0%}"
+    return f"{share:.1%}" if share >= 0.001 else f"{share:.1g}"

@@ -73,7 +73,7 @@ RULES: dict[str, Rule] = {
     "or": e.bit_or,
     "xor": e.bit_xor,
     "shift_right_logical": e.shift_right,
-    "shift_right_arithmetic": e.shift_right,
+    "shift_right_arithmetic": e.shift_right_arithmetic,
     "population_count": e.counted_bits,
     "clz": e.counted_bits,
     # comparisons
