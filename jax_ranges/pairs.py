@@ -150,10 +150,11 @@ class PairRun(Interpreter):
     def about(self, frame: Frame) -> Hashable:
         return super().about(frame), self.rounds.about(frame)
 
+    def begin(self, value: Any, source: Source, context: Context) -> dict[int, Any]:
+        return super().begin(_seen(value), source, context)
+
     def measure(self, value: Any, source: Source, context: Context) -> Block:
-        if isinstance(value, Pair):  # an input or a constant inherits nothing
-            value = Seen(value.exact, value.exact, value.rounded)
-        return super().measure(value, source, context)
+        return super().measure(_seen(value), source, context)
 
     def jitted(self, eqn: Any, frame: Frame) -> Callable[..., tuple[list[Any], Block]]:
         # One array may be both sides of a pair, and cannot be given away twice.
@@ -167,6 +168,11 @@ class PairRun(Interpreter):
 
     def _bind(self, eqn: Any, values: Sequence[Any]) -> list[Any]:
         return compat.bind(eqn, values) if self.high is None else bind_in(eqn, values, self.high)
+
+
+def _seen(value: Pair | Seen) -> Seen:
+    """An input or a constant, of which there is a pair only, inherits nothing."""
+    return value if isinstance(value, Seen) else Seen(value.exact, value.exact, value.rounded)
 
 
 # -- whole programs ---------------------------------------------------------------------------
