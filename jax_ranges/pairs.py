@@ -10,6 +10,10 @@ both sides, and once more without its rounding on the operands of the rounded ru
 Both runs go the rounded run's way: where it branches and how often it loops is for it to say.
 What has effects (refs, callbacks, printing) happens once, with the rounded run's values, and
 both sides have the result.
+
+Where nothing differs between the two sides an equation is evaluated once. In loops and jitted
+programs that is not known, and XLA may fuse two equal computations in two ways, so that they
+differ in a last bit: inherited errors of 1e-7 or so mean nothing there.
 """
 
 from __future__ import annotations

@@ -126,7 +126,9 @@ class Errors(Pooled):
     def _measure(self, value: Any, lead: int) -> ErrorState:
         # The barrier makes one copy of them: else they are computed again in each reduction.
         values = lax.optimization_barrier(tuple(value))
-        states = [_measured(*part, lead) for part in zip(*map(real_parts, values), strict=True)]
+        exact, before, rounded = map(real_parts, values)
+        parts = zip(exact, before, rounded, strict=True)
+        states = [_measured(e, b, r, lead) for e, b, r in parts]
         return states[0] if len(states) == 1 else self.merge(*states)
 
     def merge(self, a: ErrorState, b: ErrorState) -> ErrorState:
