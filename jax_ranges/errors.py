@@ -176,8 +176,6 @@ class ErrorReport(Mapping[str, ErrorRow]):
     def __len__(self) -> int:
         return len(self._sites)
 
-    __hash__ = None  # type: ignore[assignment]
-
     def worst(self, count: int = 5, by: str = "introduced") -> tuple[ErrorRow, ...]:
         """The operations with the largest error: which to keep in high precision.
 

@@ -300,7 +300,7 @@ class _Groups:
         for value, source, context in found:
             if source not in self._group_of:
                 blocks.append(self._interpreter.measure(value, source, context))
-            elif compat.is_traced(value):
+            elif any(map(compat.is_traced, jax.tree.leaves(value))):
                 self._add(source, self._interpreter.begin(value, source, context))
             else:
                 self._add(source, self._interpreter.measure(value, source, context))

@@ -10,6 +10,10 @@ both sides, and once more without its rounding on the operands of the rounded ru
 Both runs go the rounded run's way: where it branches and how often it loops is for it to say.
 What has effects (refs, callbacks, printing) happens once, with the rounded run's values, and
 both sides have the result.
+
+Where nothing differs between the two sides an equation is evaluated once. In loops and jitted
+programs that is not known, and XLA may fuse two equal computations in two ways, so that they
+differ in a last bit: inherited errors of 1e-7 or so mean nothing there.
 """
 
 from __future__ import annotations
@@ -150,10 +154,11 @@ class PairRun(Interpreter):
     def about(self, frame: Frame) -> Hashable:
         return super().about(frame), self.rounds.about(frame)
 
+    def begin(self, value: Any, source: Source, context: Context) -> dict[int, Any]:
+        return super().begin(_seen(value), source, context)
+
     def measure(self, value: Any, source: Source, context: Context) -> Block:
-        if isinstance(value, Pair):  # an input or a constant inherits nothing
-            value = Seen(value.exact, value.exact, value.rounded)
-        return super().measure(value, source, context)
+        return super().measure(_seen(value), source, context)
 
     def jitted(self, eqn: Any, frame: Frame) -> Callable[..., tuple[list[Any], Block]]:
         # One array may be both sides of a pair, and cannot be given away twice.
@@ -167,6 +172,11 @@ class PairRun(Interpreter):
 
     def _bind(self, eqn: Any, values: Sequence[Any]) -> list[Any]:
         return compat.bind(eqn, values) if self.high is None else bind_in(eqn, values, self.high)
+
+
+def _seen(value: Pair | Seen) -> Seen:
+    """An input or a constant, of which there is a pair only, inherits nothing."""
+    return value if isinstance(value, Seen) else Seen(value.exact, value.exact, value.rounded)
 
 
 # -- whole programs ---------------------------------------------------------------------------

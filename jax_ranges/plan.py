@@ -27,7 +27,7 @@ from jax_ranges.derive import MOVEMENT, PAIRWISE, Chain, Expr, Known, derived, o
 from jax_ranges.packing import Block, Group, Layout, Slot, group_of
 from jax_ranges.rules import RULES, Link, Loop, Program
 from jax_ranges.site import Names, Select, Site, chosen
-from jax_ranges.stats import TOGETHER, Extrema, Form, MinMax, Statistic, extrema_of, together
+from jax_ranges.stats import Extrema, Form, MinMax, Statistic, extrema_of
 from jax_ranges.taken import Taken
 
 
@@ -39,8 +39,6 @@ class Source:
       index: its place among all sources, by which chains refer to it.
       label: the names of what it is (one, or several for the result of a cond).
       dtype, shape: of the value.
-      together: what it has in common with those that are measured together with it (see
-        `stats.together`); None if it is measured alone.
       lead: the trip counts of the stacked loops around it, outermost first.
       nest: which loop's body it is in, 0 for none. Those of one nest run equally often.
       loops: how many loops are around it.
@@ -57,7 +55,6 @@ class Source:
     label: tuple[str, ...]
     dtype: np.dtype
     shape: tuple[int, ...]
-    together: Hashable
     lead: tuple[int, ...]
     nest: int = 0
     loops: int = 0
@@ -107,7 +104,7 @@ class Frame:
     `sites` are the names of the sites among its constants and inputs, by position, constants
     first. `sources` lists all that are wanted in it and in the frames inside, in the order in which
     the interpreter returns their states. `together` are those of its own that are measured in
-    groups (see `stats.together`); they come last.
+    groups (see `Statistic.alike`); they come last.
 
     `nest` is that of its sources, `loops` how many loops are around it, `exits` the names of the
     sites that its outputs come from. `review`, if there is one, is what is done to the states of
@@ -173,20 +170,20 @@ def _together(
 ) -> tuple[tuple[Source, ...], ...]:
     groups: dict[Any, list[Source]] = {}
     for source in sources:
-        grouped = all(stats[k].grouped for k in source.wanted)
-        if grouped and source.known is None and source.together is not None:
-            kinds = (group_of(stats, k, source.form) for k in sorted(source.wanted))
-            key = (source.dtype, source.together, *kinds)
-            groups.setdefault(key, []).append(source)
-    return tuple(part for group in groups.values() for part in _parts(group))
+        wanted = sorted(source.wanted)
+        alike = {stats[k].alike(source.shape, source.nest > 0) for k in wanted}
+        if source.known is None and not source.frozen and len(alike) == 1 and None not in alike:
+            kinds = (group_of(stats, k, source.form) for k in wanted)
+            groups.setdefault((*alike, source.dtype, *kinds), []).append(source)
+    return tuple(
+        part
+        for (kind, *_), group in groups.items()
+        for part in _parts(group, min(stats[k].kept for k in group[0].wanted), kind)
+    )
 
 
-# How many elements are kept at most until they are measured together.
-KEPT = 1 << 16
-
-
-def _parts(group: Sequence[Source]) -> Iterator[tuple[Source, ...]]:
-    size = max(KEPT // group[0].elements, 1) if group[0].elements <= TOGETHER else len(group)
+def _parts(group: Sequence[Source], kept: int, kind: Any) -> Iterator[tuple[Source, ...]]:
+    size = max(kept // group[0].elements, 1) if kind[0] == "value" else len(group)
     yield from (tuple(group[i : i + size]) for i in range(0, len(group), size))
 
 
@@ -276,9 +273,8 @@ class Planner:
         if not is_measurable(aval):
             return Value(None, None, feeds, frozen)
         dtype = np.dtype(aval.dtype)
-        kind = None if frozen else together(aval.shape, self.repeats)
         place = self.lead, self.nest, len(self.around)
-        source = Source(len(self.sources), feeds, dtype, aval.shape, kind, *place)
+        source = Source(len(self.sources), feeds, dtype, aval.shape, *place)
         source.frozen = frozen
         self.sources.append(source)
         return Value(Known((Chain(source.index),), dtype), source, feeds, frozen)

@@ -44,7 +44,8 @@ def shadow(
 
     In the low run every input, captured constant, literal and result of floats is converted to
     `low`; each operation computes in `high` and keeps its types. For all but sums that is what
-    XLA does for a program written in `low`. What a sum, a matrix product or a convolution
+    XLA does for a program written in `low`, but where it fuses operations and keeps more digits
+    between them than it was asked for. What a sum, a matrix product or a convolution
     accumulates in is `accumulate`: "high", as matrix units and `jnp.sum` do it, or "low", where
     these operations are executed in the low dtype itself, as XLA then does it. With low=None
     nothing is converted: the low run is `fun` as it is written, in its own dtypes, which is the

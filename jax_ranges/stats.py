@@ -69,7 +69,7 @@ class Statistic:
     Attributes:
       positional: whether a state depends on where in an array its values are. If not, an array
         and its reshapes and transposes are measured once.
-      grouped: whether it pays to measure small values of several sites at once (see `begin`).
+      kept: how many elements are kept at most until they are measured at once (see `begin`).
 
     Example:
       >>> from dataclasses import dataclass
@@ -91,7 +91,7 @@ class Statistic:
     """
 
     positional: ClassVar[bool] = True
-    grouped: ClassVar[bool] = True
+    kept: ClassVar[int] = 1 << 16
     contextual: ClassVar[bool] = False
     """Whether it sees more than values: what the methods named `..._in`, and `at`, are told."""
 
@@ -129,6 +129,14 @@ class Statistic:
         """The state of what was seen in `a` and in `b`."""
         raise NotImplementedError
 
+    def alike(self, shape: tuple[int, ...], repeats: bool) -> Hashable:
+        """What values must have in common to be measured at once; None for those that are not.
+
+        ("value", ...) where they are kept as they are, of which there may be no more than `kept`.
+        `repeats`: it is in a loop.
+        """
+        return together(shape, repeats)
+
     def begin(self, value: jax.Array) -> Any:
         """The first part of measuring: what is to be kept of a value for `finish`."""
         return _measure_of(self)(value)
@@ -144,7 +152,7 @@ class Statistic:
         return self.finish(begun)
 
     def finish(self, begun: Sequence[Any]) -> State:
-        """The second part: the states of several values for which `together` says the same."""
+        """The second part: the states of several values for which `alike` says the same."""
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *begun)
 
     def reduce(self, state: State, axes: int) -> State:

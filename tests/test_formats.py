@@ -19,6 +19,7 @@ FLOATS = [n for n in names() if format_of(n).kind == "float" and n not in ("floa
 VALUES = [n for n in FLOATS if n != "float8_e8m0fnu"]
 INTS = ["int4", "uint4", "int8", "uint8", "int16", "uint16"]
 SPECIALS = [0.0, -0.0, 0.5, 1.0, 1.5, 2.5, 448.0, 464.0, 465.0, 1e-3, 1e-45, 3e38, math.inf]
+INF = np.inf
 NUMBERS = st.sampled_from([*SPECIALS, *(-x for x in SPECIALS), math.nan]) | st.floats(width=32)
 
 
@@ -141,6 +142,23 @@ def test_rounding_is_the_cast(name, numbers):
     assert same(f.round(x), cast(x, f))
     wide = np.array(numbers, np.float64) * 1.000001
     assert same(f.round(wide), cast(wide, f))
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_what_is_beyond_the_ends_is_cast_as_ml_dtypes_casts_it(name):
+    fmt = format_of(name)
+    half = 2.0 ** (fmt.max_exponent - fmt.mantissa_bits) / 2
+    ends = np.array([fmt.largest, fmt.largest + half, fmt.largest + 1.5 * half, 1e-40, 1e-45, INF])
+    with np.errstate(over="ignore"):
+        ends = ends.astype(np.float32)
+    bits = np.random.default_rng(0).integers(0, 1 << 32, 5000, dtype=np.uint32)
+    x = np.concatenate([ends, np.nextafter(ends, np.float32(INF)), bits.view(np.float32)])
+    x = np.concatenate([x[~np.isnan(x)], [np.float32(math.nan)] * fmt.has_nan]).astype(np.float32)
+    x = np.concatenate([x, -x])
+    with np.errstate(all="ignore"):
+        expected = x.astype(fmt.dtype).astype(np.float32)
+    assert same(fmt.cast(x), expected)
+    assert same(jax.jit(fmt.cast)(x), expected)
 
 
 @pytest.mark.parametrize("name", [n for n in VALUES if format_of(n).bits <= 8])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -12,7 +14,7 @@ from jax import lax
 
 from jax_ranges.statistics import counts
 from jax_ranges.statistics.counts import Count
-from jax_ranges.statistics.passes import folded, occurrences
+from jax_ranges.statistics.passes import folded
 from jax_ranges.statistics.pooled import Over, Pooled
 from jax_ranges.statistics.words import (
     DOUBLE,
@@ -89,16 +91,16 @@ class Errors(Pooled):
     """Norms of the errors that an operation introduces and inherits; measures `Seen`.
 
     Sums of squares are float32, of values scaled by a power of two (as LAPACK's `lassq` scales).
-    A sum of n squares is off by less than n * 2**-24 of itself, as no term is negative; with the
-    rows of an array summed first n is the length of a row plus the number of rows. Merging adds
-    2**-24 each time. So the decibels of 1e5 merges are still right to 0.03. Differences are
-    exact in all but the last bit, but for those below twice the smallest normal number, which
-    count as zeros where the backend flushes subnormals.
+    A sum of n squares is off by less than n * 2**-24 of itself, as no term is negative. Of more
+    than 4096 elements rows are summed first, and n is the length of a row plus the number of
+    rows. Merging adds 2**-24 each time. So the decibels of 1e5 merges are still right to 0.03.
+    Differences are exact in all but the last bit, but for those below twice the smallest normal
+    number, which count as zeros where the backend flushes subnormals.
     Integers and booleans count as floats. Complex values count by their parts.
     """
 
-    grouped: ClassVar[bool] = False
     positional: ClassVar[bool] = True
+    kept: ClassVar[int] = 1 << 20
 
     def identity(self, dtype: np.dtype) -> ErrorState:
         del dtype
@@ -107,7 +109,26 @@ class Errors(Pooled):
         return ErrorState(counts.nothing((5,)), least, zeros, zeros)
 
     def measure(self, value: Any) -> ErrorState:
-        states = [_measured(*part) for part in zip(*map(real_parts, value), strict=True)]
+        return self._measure(value, 0)
+
+    def alike(self, shape: tuple[int, ...], repeats: bool) -> Hashable:
+        # Its two reductions take long to compile: so they are of all values of a size at once.
+        elements = math.prod(shape)
+        several = 0 < elements <= self.kept // 2 and jax.device_count() == 1
+        return ("value", elements) if several else None
+
+    def begin(self, value: Any) -> Any:
+        return Seen(*map(jnp.ravel, value))
+
+    def finish(self, begun: Sequence[Any]) -> ErrorState:
+        return self._measure(jax.tree.map(lambda *parts: jnp.stack(parts), *begun), 1)
+
+    def _measure(self, value: Any, lead: int) -> ErrorState:
+        # The barrier makes one copy of them: else they are computed again in each reduction.
+        values = lax.optimization_barrier(tuple(value))
+        exact, before, rounded = map(real_parts, values)
+        parts = zip(exact, before, rounded, strict=True)
+        states = [_measured(e, b, r, lead) for e, b, r in parts]
         return states[0] if len(states) == 1 else self.merge(*states)
 
     def merge(self, a: ErrorState, b: ErrorState) -> ErrorState:
@@ -132,37 +153,31 @@ class Errors(Pooled):
         return ErrorValues(elements, *others, norms=norms, largest=largest)
 
 
-def _measured(exact: jax.Array, before: jax.Array, rounded: jax.Array) -> ErrorState:
-    """Of real numbers."""
+def _measured(exact: jax.Array, before: jax.Array, rounded: jax.Array, lead: int) -> ErrorState:
+    """Of real numbers; the first `lead` axes stay."""
     wide = any(float_of(x.dtype) is DOUBLE for x in (exact, before, rounded))
     kind = DOUBLE if wide else SINGLE
-    # The barrier makes one copy of them: else they are computed again in each of the reductions.
-    values = lax.optimization_barrier((exact, before, rounded))
-    values = [x if x.dtype == kind.dtype else x.astype(kind.dtype) for x in values]
+    values = [x.astype(kind.dtype) for x in (exact, before, rounded)]
     a, b, c = (magnitude_of(bits_of(x)) < kind.infinity for x in values)
     compared = a & b & c
-    found = occurrences(compared, b ^ c, a ^ b, a ^ c)
-    every = jnp.concatenate([np.full(1, exact.size, np.uint32), found.astype(np.uint32)])
-    return ErrorState(counts.counted(every), *_norms(*(jnp.where(compared, x, 0) for x in values)))
-
-
-def _norms(
-    exact: jax.Array, before: jax.Array, rounded: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Exponents, largest magnitudes and sums of squares of finite values."""
-    kind = float_of(exact.dtype)
+    numbers = [x.astype(np.uint32) for x in (jnp.ones_like(a), compared, b ^ c, a ^ b, a ^ c)]
+    exact, before, rounded = (jnp.where(compared, x, 0) for x in values)
     # Of halves, because the difference of two large numbers may overflow.
     e, b, r = (x * kind.dtype.type(0.5) for x in (exact, before, rounded))
     five = [exact, before, r - b, b - e, r - e]
-    most = jnp.stack(folded(lax.max, [jnp.abs(x) for x in five]))
+    ops = [lax.add] * 5 + [lax.max] * 5
+    found = folded(ops, [*numbers, *map(jnp.abs, five)], lead)
+    count, most = (jnp.stack(part, -1) for part in (found[:5], found[5:]))
     exponent = exponent_above(bits_of(most), kind)
     scale = power_of_two(-exponent, kind)
-    scaled = [(x * scale[i]).astype(np.float32) for i, x in enumerate(five)]
-    squares = jnp.stack(folded(lax.add, [x * x for x in scaled]))
-    return (
+    axes = range(lead, exact.ndim)
+    scaled = [x * jnp.expand_dims(scale[..., i], axes) for i, x in enumerate(five)]
+    squares = folded([lax.add] * 5, [x.astype(np.float32) ** 2 for x in scaled], lead)
+    return ErrorState(
+        counts.counted(count),
         exponent + np.array([0, 0, 1, 1, 1], np.int32),
         (most * scale).astype(np.float32),
-        squares,
+        jnp.stack(squares, -1),
     )
 
 

@@ -65,28 +65,39 @@ def summed(x: jax.Array) -> jax.Array:
     return jnp.sum(x, dtype=x.dtype)
 
 
-def folded(op: Callable[[Any, Any], Any], arrays: Sequence[jax.Array]) -> list[jax.Array]:
-    """Several arrays of one shape, of non-negative numbers, each summed up, or its largest.
+Op = Callable[[Any, Any], Any]
 
-    By rows first, as `summed`. In a single reduction where XLA does not fuse them: not as fast as
-    one for each can be, but with less to compile.
+
+def folded(ops: Sequence[Op], arrays: Sequence[jax.Array], lead: int = 0) -> list[jax.Array]:
+    """Several arrays of one shape, each summed up or its largest (`lax.add`, `lax.max`).
+
+    Of numbers that are not negative. The first `lead` axes stay; of more than 4096 elements the
+    last axis goes first, so that errors of sums do not add up. In a single reduction where XLA
+    does not fuse them: not as fast as one for each can be, but with less to compile.
     """
-    rows = [_as_rows(x) for x in arrays]
-    start, axes = rows[0].dtype.type(0), range(rows[0].ndim)
-    for over in (axes[-1:], axes[:-1]):
+    arrays = [_as_rows(x, lead) for x in arrays]
+    axes = tuple(range(lead, arrays[0].ndim))
+    small = math.prod(arrays[0].shape[lead:]) <= ROW
+    for over in [axes] if small else [axes[-1:], axes[:-1]]:
+        starts = [x.dtype.type(0) for x in arrays]
         if jax.default_backend() == "cpu" and jax.device_count() == 1:
-            rows = lax.reduce(rows, [start] * len(rows), functools.partial(_each, op), over)
+            arrays = lax.reduce(arrays, starts, functools.partial(_each, ops), over)
         else:
-            rows = [lax.reduce(x, start, op, over) for x in rows]
-    return list(rows)
+            each = zip(arrays, starts, ops, strict=True)
+            arrays = [lax.reduce(x, start, op, over) for x, start, op in each]
+    return list(arrays)
 
 
-def _each(
-    op: Callable[[Any, Any], Any], a: Sequence[jax.Array], b: Sequence[jax.Array]
-) -> list[Any]:
-    return [op(x, y) for x, y in zip(a, b, strict=True)]
+ROW = 1 << 12
 
 
-def _as_rows(x: jax.Array) -> jax.Array:
-    """A vector is cut in pieces."""
-    return x.reshape(math.gcd(x.size, 1024), -1) if x.ndim == 1 and x.size else x
+def _each(ops: Sequence[Op], a: Sequence[jax.Array], b: Sequence[jax.Array]) -> list[Any]:
+    return [op(x, y) for op, x, y in zip(ops, a, b, strict=True)]
+
+
+def _as_rows(x: jax.Array, lead: int) -> jax.Array:
+    """A long vector is cut in pieces."""
+    if x.ndim != lead + 1 or x.shape[-1] <= ROW:
+        return x
+    rows = math.gcd(x.shape[-1], 1024)
+    return x.reshape(*x.shape[:-1], rows, x.shape[-1] // rows)
