@@ -262,7 +262,6 @@ class Planner:
         self.sources: list[Source] = []
         self.stack = siu.new_name_stack()
         self.lead: tuple[int, ...] = ()
-        self.repeats = False  # whether what is being planned is inside a loop
         self.nest = self.nests = 0  # which one, and how many there were
         self.outside: dict[int, int] = {}  # the nest that a nest is in
         self.captures = 0  # constants met so far
@@ -412,7 +411,7 @@ class Planner:
         """An equation whose inner programs are traced: it is not itself a site."""
         eqn = equation.eqn
         returned: list[list[tuple[Value, bool]]] = [[] for _ in eqn.outvars]
-        saved = self.stack, self.lead, self.repeats, self.nest
+        saved = self.stack, self.lead, self.nest
         around, line = self.around, self.line
         self.line = compat.user_line(eqn) or line
         frames = []
@@ -420,11 +419,11 @@ class Planner:
             self.stack = saved[0] + eqn.source_info.name_stack
             for scope in program.scopes:
                 self.stack = self.stack.extend(scope)
-            self.repeats, self.nest = saved[2] or program.repeats, saved[3]
+            self.nest = saved[2]
             self.around = around
             if program.loop is not None:
                 self.nests += 1
-                self.outside[self.nests] = saved[3]
+                self.outside[self.nests] = saved[2]
                 self.nest, self.around = self.nests, (*around, program.loop)
             stacks = program.trips is not None
             self.lead = saved[1] if program.trips is None else (*saved[1], program.trips)
@@ -440,7 +439,7 @@ class Planner:
             for value, link in zip(outs, program.results, strict=True):
                 if link.outer is not None:
                     returned[link.outer].append((value, link.exact))
-        self.stack, self.lead, self.repeats, self.nest = saved
+        self.stack, self.lead, self.nest = saved
         self.around, self.line = around, line
         equation.frames = tuple(frames)
         return [self.leaving(equation, i, found) for i, found in enumerate(returned)]

@@ -131,6 +131,17 @@ def square(op: Operation) -> Interval:
     return _power(op, 2)
 
 
+def one_minus_square(op: Operation) -> Interval:
+    """What is left where 1 and the square cancel is off by roundings of these."""
+    squared = _power(op, 2)
+    off = 4 * max(1.0, squared.hi) * kind_of(op.dtype).own_eps
+    most = 1 - squared.lo + (off if squared.lo else 0.0)
+    least = 1 - squared.hi - off if squared.hi > 1 else 0.0
+    if squared.infinite:
+        return everything(op.dtype)
+    return outward(least, most, op.dtype, squared.nan)
+
+
 def integer_pow(op: Operation) -> Interval:
     n = op.params["y"]
     if n >= 0:

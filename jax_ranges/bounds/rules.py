@@ -34,6 +34,7 @@ RULES: dict[str, Rule] = {
     "neg": e.neg,
     "abs": e.absolute,
     "square": e.square,
+    "one_minus_square": e.one_minus_square,
     "integer_pow": e.integer_pow,
     "pow": e.power,
     "max": e.maximum,
