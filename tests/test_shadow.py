@@ -256,7 +256,8 @@ def test_batches_merge_to_one():
             assert getattr(merged[name], field) == expected
             assert getattr(backwards[name], field) == pytest.approx(getattr(merged[name], field))
         assert merged[name].elements == whole[name].elements
-        assert merged[name].largest_total == whole[name].largest_total
+        # Products of fewer rows are summed up in another order.
+        assert merged[name].largest_total == pytest.approx(whole[name].largest_total, rel=1e-4)
     assert merged.outputs[0].total == pytest.approx(whole.outputs[0].total, rel=1e-5)
 
 
