@@ -25,6 +25,10 @@ def time_stamp() -> str:
     return datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
 
 
+PATIENCE = 20.0
+"""Seconds that closing waits for windows to be written."""
+
+
 class Dumps:
     """Writes what a recorder has seen; `stats` are the statistics that it takes.
 
@@ -88,11 +92,16 @@ class Dumps:
         """Write the total, unless nothing was observed: an older file is worth more than that."""
         with self._lock:
             self._closed = True
+        written = True
         try:
-            self._flush()
+            self._flush(PATIENCE)
+        except TimeoutError:
+            # A signal handler closes, in the middle of what the writing thread waits for. That
+            # goes on when the handler is over, and Python waits for it at exit.
+            written = False
         finally:
             if self._thread is not None:
-                self._thread.shutdown()
+                self._thread.shutdown(wait=written)
             if self._file is not None:
                 self._failed = False  # it is the last chance to say so
                 with self._warning(self._file):
@@ -111,10 +120,10 @@ class Dumps:
         about = {"time": time_stamp(), "function": self._recorder.name, **about}
         save(_held(ranges, file), file, self._delimiter, about)
 
-    def _flush(self) -> None:
-        """Wait for the windows that are due."""
+    def _flush(self, seconds: float | None = None) -> None:
+        """Wait for the windows that are due; TimeoutError if that takes longer than this."""
         if self._last is not None:
-            self._last.result()
+            self._last.result(seconds)
 
     def _target(self, file: File | None) -> Path:
         if file is not None:
