@@ -203,6 +203,24 @@ def test_reports_as_text_and_json():
     assert "log of 0" in console.file.getvalue()
 
 
+def test_values_of_64_bits(x64):
+    def f(x):
+        return lax.fori_loop(0, 400, lambda i, y: y * x.astype(jnp.float32), x)
+
+    (birth,) = births(f, jnp.float64(10.0))
+    assert (birth.site.dtype, birth.iteration) == (np.float64, (307,))
+    assert birth.inputs[0].max == pytest.approx(1e308)
+    assert birth.reason.startswith("the product overflows float64 (largest 1.8e+308)")
+
+
+def test_complex_numbers():
+    found = births(lambda x: jnp.log(x) * 1j, jnp.array([0j, 1 + 1j]))
+    assert [(b.site.primitive, b.kind, b.reason) for b in found] == [
+        ("log", "-inf", "log of 0"),
+        ("mul", "nan", "0 * inf; inputs [-inf, 0.785398], [0, 1]"),
+    ]
+
+
 # -- nets -------------------------------------------------------------------------------------
 
 
@@ -226,6 +244,18 @@ def test_births_of_a_net_survive_a_reset_and_other_shapes(tmp_path):
     net(jnp.array([-1.0, -2.0]))
     assert [(b.kind, b.call) for b in net.births()] == [("nan", 1)]
     assert jr.load(tmp_path / "first.txt")["sqrt"].nan
+
+
+def test_stacked_loops_tell_the_iteration_too():
+    def f(x):
+        return lax.scan(lambda c, _: (c - 1, jnp.sqrt(c)), x, length=9)[1]
+
+    net = jr.Net(f, births=True, loops="stack")
+    net(3.0)
+    net(20.0)
+    (birth,) = net.births()
+    assert (birth.iteration, birth.call) == ((4,), 1)
+    assert net.get_info()["scan/sqrt"].max.shape == (9,)
 
 
 def test_a_net_that_looks_for_none_says_so():

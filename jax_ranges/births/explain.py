@@ -279,6 +279,7 @@ SENTENCES: dict[str, Sentence] = {
     "exp": _grows(np.log),
     "exp2": _grows(np.log2),
     "expm1": _grows(np.log1p),
+    "fft": _contraction,
     "gather": _gathered,
     "input": _data,
     "integer_pow": _power,

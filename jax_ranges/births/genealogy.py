@@ -74,7 +74,7 @@ class Found:
     def operand(self, operand: Operand, state: First, kind: int) -> Range | None:
         """The range of an operand when something of this kind was born; None if not kept."""
         if operand.literal is not None:
-            return Range(operand.literal, operand.literal, np.isnan(operand.literal))
+            return _of_literal(operand.literal)
         if operand.parts is None:
             return None
         return functools.reduce(Range.merge, [self._part(p, state, kind) for p in operand.parts])
@@ -107,6 +107,11 @@ class Found:
 
     def _range_of(self, part: Part) -> Range:
         return Range(*MinMax().read(self._outside(part), part.source.dtype, np))
+
+
+def _of_literal(literal: np.generic) -> Range:
+    parts = np.array([literal.real, literal.imag] if np.iscomplexobj(literal) else [literal])
+    return Range(parts.min(), parts.max(), np.isnan(parts).any())
 
 
 def _has(found: Range, kind: str) -> bool:

@@ -125,7 +125,7 @@ class Review:
         first = np.arange(state.when.shape[-1]) == 0
         return [
             count,
-            jnp.where(happened & first, rank[..., None], 0),
+            jnp.where(happened & first, rank[..., None], 0).astype(state.when.dtype),
             *(jnp.where(happened, new, old) for new, old in zip(kept, state.seen, strict=True)),
         ]
 

@@ -17,6 +17,7 @@ from jax_ranges import keys
 from jax_ranges.births.checks import Check, check_of, has_specials
 from jax_ranges.births.first import First, earlier, never, stamped
 from jax_ranges.births.watch import UNDERFLOWS, Watch
+from jax_ranges.statistics.words import real_parts
 from jax_ranges.stats import TOGETHER, TWO_STAGES, Context, Form, Statistic, as_rows
 
 NAN, POSITIVE, NEGATIVE = range(3)
@@ -144,17 +145,11 @@ def _marks(underflows: bool, watches: tuple[Watch, ...], value: Any, held: Seque
     value, held = lax.stop_gradient((value, list(held)))
     has_nan, is_bad = _held_specials(held)
     marks = functools.reduce(
-        jnp.bitwise_or, [_part_marks(part, has_nan, is_bad) for part in _parts(value)]
+        jnp.bitwise_or, [_part_marks(part, has_nan, is_bad) for part in real_parts(value)]
     )
     for k, watch in enumerate(watches, len(KINDS)):
         marks |= watch.marks(underflows, value, held).astype(np.int32) << np.int32(k)
     return marks
-
-
-def _parts(x: Any) -> list[Any]:
-    """The value, or the two parts of a complex one, as arrays."""
-    x = jnp.asarray(x)
-    return [x.real, x.imag] if jnp.issubdtype(x.dtype, jnp.complexfloating) else [x]
 
 
 def _part_marks(x: jax.Array, has_nan: Any, is_bad: Any) -> Any:
@@ -169,7 +164,9 @@ def _part_marks(x: jax.Array, has_nan: Any, is_bad: Any) -> Any:
 def _held_specials(held: Sequence[Any]) -> tuple[Any, Any]:
     """Whether any operand has a NaN there, and whether any is not finite."""
     largest: dict[Any, Any] = {}
-    for bits, magnitude, infinity in (_magnitude(p) for x in held for p in _parts(x)):
+    for bits, magnitude, infinity in (
+        _magnitude(p) for x in held for p in real_parts(jnp.asarray(x))
+    ):
         key = bits.dtype, int(infinity)
         largest[key] = jnp.maximum(largest[key], magnitude) if key in largest else magnitude
     nan = [magnitude > word.type(infinity) for (word, infinity), magnitude in largest.items()]

@@ -17,6 +17,7 @@ import numpy as np
 
 from jax_ranges import keys
 from jax_ranges.formats import Format, format_of
+from jax_ranges.statistics.words import real_parts
 
 KINDS = {"saturates": "saturated", "subnormals": "flushed"}
 UNDERFLOWS = frozenset({"convert_element_type", "div", "mul"})
@@ -97,13 +98,10 @@ def _towards_zero(limit: float, dtype: np.dtype, carrier: np.dtype) -> float:
     return float((bits - word(1)).view(keys.float_word(dtype)[0]).astype(np.float64))
 
 
-def _parts(x: Any) -> list[Any]:
-    x = jnp.asarray(x)
-    return [x.real, x.imag] if jnp.issubdtype(x.dtype, jnp.complexfloating) else [x]
-
-
 def _beyond(fmt: Format, x: Any) -> Any:
-    return functools.reduce(jnp.logical_or, [_part_beyond(fmt, part) for part in _parts(x)])
+    return functools.reduce(
+        jnp.logical_or, [_part_beyond(fmt, part) for part in real_parts(jnp.asarray(x))]
+    )
 
 
 def _part_beyond(fmt: Format, x: Any) -> Any:
@@ -116,7 +114,9 @@ def _part_beyond(fmt: Format, x: Any) -> Any:
 
 
 def _tiny(fmt: Format, x: Any) -> Any:
-    return functools.reduce(jnp.logical_or, [_part_tiny(fmt, part) for part in _parts(x)])
+    return functools.reduce(
+        jnp.logical_or, [_part_tiny(fmt, part) for part in real_parts(jnp.asarray(x))]
+    )
 
 
 def _part_tiny(fmt: Format, x: Any) -> Any:
