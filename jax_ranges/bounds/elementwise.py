@@ -35,8 +35,8 @@ ULPS = 16.0
 """By how many units in the last place a transcendental function may be off; those that grow
 like exp by as many more as their argument is large, because compilers rewrite exp(a) * exp(b)."""
 
-OWN_ROUNDINGS = 4
-"""By how many units of its own dtype: logistic, for one, is expanded in float16."""
+OWN_ROUNDINGS = 8
+"""By how many units of its own dtype: some are expanded in float16 and bfloat16 themselves."""
 
 QUOTIENT_ULPS = 2.0
 """A division may be a multiplication by the reciprocal."""
@@ -168,7 +168,7 @@ def _power(op: Operation, n: int) -> Interval:
     return outward(lo, hi, op.dtype, x.nan and n > 0, _roundings(n, op))
 
 
-def _roundings(count: int, op: Operation) -> float:
+def _roundings(count: float, op: Operation) -> float:
     """The error of so many multiplications, each rounded to the dtype itself, in `ulps`."""
     kind = kind_of(op.dtype)
     return count * kind.own_eps / kind.eps
@@ -332,16 +332,34 @@ def increasing(
     power of the argument, which is in an exponent.
     """
 
+    def slack(op: Operation, x: float) -> float:
+        more = min(abs(x), 1024.0) ** grows if grows else 0.0
+        return max(ulps + more, _roundings(OWN_ROUNDINGS + more, op))
+
     def rule(op: Operation) -> Interval:
         x = op.first
         nan = x.nan or x.lo < least or x.hi > most
         lo, hi = max(x.lo, least), min(x.hi, most)
         if lo > hi:
             return Interval(math.inf, -math.inf, nan)
-        more = min(max(abs(lo), abs(hi)), 1024.0) ** grows if grows else 0.0
-        slack = max(ulps + more, _roundings(OWN_ROUNDINGS, op))
-        found = outward(_at(fun, lo), _at(fun, hi), op.dtype, nan, slack)
-        return Interval(max(found.lo, image[0]), min(found.hi, image[1]), nan)
+        low, high = (outward(y, y, op.dtype, nan, slack(op, x)) for x, y in _ends(fun, lo, hi))
+        return Interval(max(low.lo, image[0]), min(high.hi, image[1]), nan)
+
+    return rule
+
+
+def _ends(fun: Callable[[float], float], lo: float, hi: float) -> list[tuple[float, float]]:
+    with np.errstate(all="ignore"):
+        return [(x, float(fun(np.float64(x)))) for x in (lo, hi)]
+
+
+def angle(least: float, most: float) -> Rule:
+    """asin and acos, of which no more is said: near 1 nearly all digits may be lost."""
+
+    def rule(op: Operation) -> Interval:
+        x = op.first
+        nan = x.nan or x.lo < -1 or x.hi > 1
+        return outward(least, most, op.dtype, nan, _roundings(OWN_ROUNDINGS, op))
 
     return rule
 
@@ -389,18 +407,21 @@ def wave(op: Operation) -> Interval:
 def cosh(op: Operation) -> Interval:
     x = op.first
     lo, hi = max(0.0, x.lo, -x.hi), x.magnitude
-    return outward(_at(np.cosh, lo), _at(np.cosh, hi), op.dtype, x.nan, ULPS + min(hi, 1024))
+    slack = _roundings(ULPS + min(hi, 1024), op)
+    return outward(_at(np.cosh, lo), _at(np.cosh, hi), op.dtype, x.nan, slack)
 
 
 def rsqrt(op: Operation) -> Interval:
     x = op.first
     if x.lo <= 0:  # of -0 it is -inf
         return Interval(-math.inf, math.inf, x.nan or x.lo < 0)
-    return outward(1 / math.sqrt(x.hi), 1 / math.sqrt(x.lo), op.dtype, x.nan, ULPS)
+    slack = max(ULPS, _roundings(OWN_ROUNDINGS, op))
+    return outward(1 / math.sqrt(x.hi), 1 / math.sqrt(x.lo), op.dtype, x.nan, slack)
 
 
 def atan2(op: Operation) -> Interval:
-    return outward(-math.pi, math.pi, op.dtype, op.first.nan or op.second.nan, ULPS)
+    slack = max(ULPS, _roundings(OWN_ROUNDINGS, op))
+    return outward(-math.pi, math.pi, op.dtype, op.first.nan or op.second.nan, slack)
 
 
 def power(op: Operation) -> Interval:
@@ -414,7 +435,8 @@ def power(op: Operation) -> Interval:
     logs = [abs(b * math.log(a)) for a, b in itertools.product(x[:2], y[:2]) if a > 0]
     # exp(y * log(x)), in which the logarithm's error counts so often.
     more = min(max(logs, default=0.0), 1024)
-    found = outward(min(corners), max(corners), op.dtype, False, ULPS * (1 + more))
+    slack = _roundings(ULPS * (1 + more), op)
+    found = outward(min(corners), max(corners), op.dtype, False, slack)
     return Interval(max(found.lo, 0.0), found.hi)
 
 

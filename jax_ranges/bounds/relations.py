@@ -20,7 +20,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from jax_ranges.bounds.elementwise import ULPS
+from jax_ranges.bounds.elementwise import OWN_ROUNDINGS, ULPS
 from jax_ranges.bounds.interval import Interval, exactly, kind_of, outward
 from jax_ranges.bounds.value import Operation, Peak, Reach, Value
 from jax_ranges.derive import MOVEMENT
@@ -171,7 +171,8 @@ def _exp_of_reach(op: Operation, result: Value) -> Value:
     if reach is None:
         return result
     least = float(np.exp(reach.least))
-    least = outward(least, least, op.dtype, False, 2 * ULPS).lo
+    slack = max(2 * ULPS, 2 * OWN_ROUNDINGS * kind_of(op.dtype).own_eps / kind_of(op.dtype).eps)
+    least = outward(least, least, op.dtype, False, slack).lo
     return replace(result, reach=reach._replace(least=least))
 
 
