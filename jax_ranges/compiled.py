@@ -69,14 +69,15 @@ def compiled(
     """The program of a traced call, measured as planned; compiled when it is first run."""
     births = isinstance(plan, BirthsPlan)
     stats = plan.stats if births else stats
-    interpreter, frame, returned = Interpreter(stats, Jits()), plan.frame, call.returned
+    interpreter, returned = Interpreter(stats, Jits()), call.returned
+    frame, layout = plan.frame, plan.layout
 
     def step(arrays: Arrays, *values: Any) -> tuple[list[Any], Arrays]:
         number, *rest = values if births else (None, *values)
         outs, block = interpreter.run(frame, rest)
         block = interpreter.at(block, frame, number)  # calls are the outermost loop
-        merged = Ranges.tree_unflatten(plan.layout, arrays).block().merge(block, stats)
-        return returned.typed(outs), jax.tree.leaves(Ranges(merged, plan.layout))
+        merged = Ranges.tree_unflatten(layout, arrays).block().merge(block, stats)
+        return returned.typed(outs), jax.tree.leaves(Ranges(merged, layout))
 
     place = _placement(call)
     step.__name__ = step.__qualname__ = name
@@ -87,7 +88,7 @@ def compiled(
         out_shardings=None if place is None else (None, place),
         compiler_options=call.options or None,
     )
-    nothing = jax.tree.leaves(Ranges(interpreter.identity(frame), plan.layout))
+    nothing = jax.tree.leaves(Ranges(interpreter.identity(frame), layout))
     dynamic = tuple(i for i, is_dynamic in enumerate(call.dynamic) if is_dynamic)
 
     def empty() -> Arrays:
@@ -97,9 +98,9 @@ def compiled(
     calls_back = bool(compat.opened(call.jaxpr)[0].effects)
     pool = Pool(empty, careful=calls_back)
     if isinstance(plan, BirthsPlan):
-        layouts = plan.layout, plan.shown, plan.genealogy
+        layouts = layout, plan.shown, plan.genealogy
     else:
-        layouts = plan.layout, plan.layout, None
+        layouts = layout, layout, None
     return Program(jitted, dynamic, returned, pool, *layouts)
 
 

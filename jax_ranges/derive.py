@@ -26,8 +26,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -46,8 +45,7 @@ class Origin(enum.Enum):
     PRODUCT = "a multiplication: an addition may be fused with it, a factor folded into it"
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One order-preserving (or order-reversing) operation on a value of `dtype`.
 
     `constant` is the literal operand, None where there is none. `out_dtype` is the result's.
@@ -64,8 +62,7 @@ class Step:
         return self.op if self.constant is None else f"{self.op} {self.constant}"
 
 
-@dataclass(frozen=True)
-class Chain:
+class Chain(NamedTuple):
     """A measured source (its index in the plan), and what happens to its values after."""
 
     source: Any
@@ -75,8 +72,7 @@ class Chain:
 Expr = tuple[Chain, ...]
 
 
-@dataclass(frozen=True)
-class Known:
+class Known(NamedTuple):
     """What the planner knows of a value, as far as deriving from it needs it.
 
     Attributes:
@@ -172,7 +168,7 @@ _WITH_INFINITY = (*_WIDE, *map(np.dtype, (jnp.float8_e5m2, jnp.float8_e4m3, jnp.
 
 def _step(op: str, known: Known, out: np.dtype, constant: Any = None, origin: Any = None) -> Known:
     step = Step(op, known.dtype, out, constant)
-    expr = tuple(replace(chain, steps=(*chain.steps, step)) for chain in known.expr)
+    expr = tuple(chain._replace(steps=(*chain.steps, step)) for chain in known.expr)
     return Known(expr, out, origin or known.origin)
 
 
@@ -287,7 +283,7 @@ def _subtract(params: dict[str, Any], operands: Sequence[Known], out: np.dtype) 
     """x - c = x + (-c), and c - x = (-x) + c"""
     first, second = operands
     if second.literal is not None and first.literal is None and out in _WIDE:
-        return _add(params, [first, replace(second, literal=-second.literal)], out)
+        return _add(params, [first, second._replace(literal=-second.literal)], out)
     negative = _negate(params, [second], out)
     return None if negative is None else _add(params, [first, negative], out)
 
@@ -300,7 +296,7 @@ def _convert(params: dict[str, Any], operands: Sequence[Known], out: np.dtype) -
         return known
     converted = _step("convert", known, out, origin=Origin.STORED)
     if known.literal is not None and np.isfinite(known.literal):
-        converted = replace(converted, literal=np.asarray(known.literal).astype(out)[()])
+        converted = converted._replace(literal=np.asarray(known.literal).astype(out)[()])
     return converted if _converts_in_order(known, out) else None
 
 

@@ -144,7 +144,7 @@ class Interpreter:
         """The states of a group of sources, of which these are the beginnings."""
         return join(
             Block({self._group(k, group[0]): compat.varying(rows, self.varying)})
-            for k in sorted(group[0].wanted)
+            for k in group[0].wanted
             for rows in [_finish_of(self.stats[k], group[0].form)([each[k] for each in begun])]
         )
 
@@ -158,7 +158,7 @@ class Interpreter:
         }
 
     def measure(self, value: Any, source: Source, context: Context) -> Block:
-        rows = {k: self._row(k, value, source, context) for k in sorted(source.wanted)}
+        rows = {k: self._row(k, value, source, context) for k in source.wanted}
         return join(
             Block({self._group(k, source): compat.varying(row, self.varying)})
             for k, row in rows.items()

@@ -11,7 +11,9 @@ follows, and a `Layout`, which says where in the packed results each site's stat
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import gc
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -31,7 +33,7 @@ from jax_ranges.stats import Extrema, Form, MinMax, Statistic, extrema_of
 from jax_ranges.taken import Taken
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Source:
     """A value whose statistics can be taken while the program runs.
 
@@ -48,7 +50,7 @@ class Source:
       same: of what is an inner program's operand only: what is known of the outer value, if it
         is that value whenever the inner program runs.
       wide: whether the program has values of 64 bits.
-      wanted: the indices of the statistics that are to be taken.
+      wanted: the indices of the statistics that are to be taken, in order.
     """
 
     index: int
@@ -62,11 +64,16 @@ class Source:
     frozen: bool = False
     same: Known | None = None
     wide: bool = False
-    wanted: set[int] = field(default_factory=set)
+    wanted: tuple[int, ...] = ()
 
     @property
     def elements(self) -> int:
         return math.prod(self.shape)
+
+    def want(self, k: int) -> None:
+        """Statistic k is to be taken."""
+        if k not in self.wanted:
+            self.wanted = tuple(sorted((*self.wanted, k)))
 
     @property
     def form(self) -> Form:
@@ -75,10 +82,10 @@ class Source:
     def signature(self) -> tuple[Any, ...]:
         """What the interpreter does about it, as a hashable value."""
         known = None if self.known is None else tuple(np.asarray(x).tobytes() for x in self.known())
-        return (str(self.dtype), self.loops, known, self.frozen, tuple(sorted(self.wanted)))
+        return (str(self.dtype), self.loops, known, self.frozen, self.wanted)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Equation:
     """One equation, the outputs of it to measure, and the frames of its inner programs.
 
@@ -97,7 +104,7 @@ class Equation:
         return any(frame.sources for frame in self.frames)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Frame:
     """One (inner) program: its equations, and the sources among its constants and inputs.
 
@@ -169,17 +176,27 @@ def _together(
     sources: Sequence[Source], stats: tuple[Statistic, ...]
 ) -> tuple[tuple[Source, ...], ...]:
     groups: dict[Any, list[Source]] = {}
+    kind_of = functools.cache(functools.partial(_kind, stats))
     for source in sources:
-        wanted = sorted(source.wanted)
-        alike = {stats[k].alike(source.shape, source.nest > 0) for k in wanted}
-        if source.known is None and not source.frozen and len(alike) == 1 and None not in alike:
-            kinds = (group_of(stats, k, source.form) for k in wanted)
-            groups.setdefault((*alike, source.dtype, *kinds), []).append(source)
+        if source.known is None and not source.frozen:
+            kind = kind_of(source.form, source.nest > 0, source.wanted)
+            if kind is not None:
+                groups.setdefault(kind, []).append(source)
     return tuple(
         part
         for (kind, *_), group in groups.items()
         for part in _parts(group, min(stats[k].kept for k in group[0].wanted), kind)
     )
+
+
+def _kind(
+    stats: tuple[Statistic, ...], form: Form, repeats: bool, wanted: tuple[int, ...]
+) -> tuple[Any, ...] | None:
+    """What sources that are measured together have in common; None if this one is not."""
+    alike = {stats[k].alike(form.shape, repeats) for k in wanted}
+    if len(alike) != 1 or None in alike:
+        return None
+    return (*alike, form.dtype, *(group_of(stats, k, form) for k in wanted))
 
 
 def _parts(group: Sequence[Source], kept: int, kind: Any) -> Iterator[tuple[Source, ...]]:
@@ -273,8 +290,7 @@ class Planner:
             return Value(None, None, feeds, frozen)
         dtype = np.dtype(aval.dtype)
         place = self.lead, self.nest, len(self.around)
-        source = Source(len(self.sources), feeds, dtype, aval.shape, *place)
-        source.frozen = frozen
+        source = Source(len(self.sources), feeds, dtype, aval.shape, *place, frozen=frozen)
         self.sources.append(source)
         return Value(Known((Chain(source.index),), dtype), source, feeds, frozen)
 
@@ -303,8 +319,8 @@ class Planner:
         value = self.fresh(atom.aval, (), frozen=True)
         if value.known is not None and value.source is not None:
             array = np.asarray(atom.val, value.known.dtype)
-            value.source.known = functools.cache(lambda: extrema_of(array))
-            value.known = replace(value.known, literal=array[()] if array.ndim == 0 else None)
+            value.source.known = functools.partial(extrema_of, array)
+            value.known = value.known._replace(literal=array[()] if array.ndim == 0 else None)
             frame.known.append(value.source)
         return value
 
@@ -354,18 +370,8 @@ class Planner:
             name = f"{base}[{i}]" if i else base
             value = self.result(equation, i, name, operands)
             if value.known is not None:
-                site = Site(
-                    *(
-                        name,
-                        primitive,
-                        i,
-                        *_shape_dtype(var.aval),
-                        line,
-                        feeds,
-                        backward,
-                        by_operand,
-                    )
-                )
+                kind = _shape_dtype(var.aval)
+                site = Site(name, primitive, i, *kind, line, feeds, backward, by_operand)
                 self.add_site(site, value, eqn, operands)
                 equation.sites[i] = name
             values.append(value)
@@ -580,12 +586,16 @@ class Plan:
 
     frame: Frame
     layout: Layout
-    rows: tuple[Row, ...]
     reductions: int
+    _explain: Callable[[], tuple[Row, ...]]
 
     @property
     def sites(self) -> tuple[Site, ...]:
         return self.layout.sites
+
+    @functools.cached_property
+    def rows(self) -> tuple[Row, ...]:
+        return self._explain()
 
     def __rich__(self) -> Any:
         from jax_ranges.report.tables import plan_table
@@ -598,6 +608,23 @@ class Plan:
         return plain(self)
 
 
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Without the garbage collector.
+
+    A plan is many small objects that stay. Looking through them again and again while they are
+    made takes the collector as long as making them.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@uncollected()
 def make_plan(
     jaxpr: Any,
     inputs: Sequence[str],
@@ -614,9 +641,12 @@ def make_plan(
     places = want(planner, taken, sites, picked)
     frame.settle(taken.stats)
     layout = lay_out(frame, taken.stats, tuple(sites[i] for i in picked), places)
-    rows = tuple(_row(planner, sites[i], planner.values[i]) for i in picked)
     reductions = sum(source.known is None for source in frame.sources)
-    return Plan(frame, layout, rows, reductions)
+
+    def explain() -> tuple[Row, ...]:
+        return tuple(_row(planner, sites[i], planner.values[i]) for i in picked)
+
+    return Plan(frame, layout, reductions, explain)
 
 
 def walk(planner: Planner, jaxpr: Any, inputs: Sequence[str], outputs: Sequence[str] = ()) -> Frame:
@@ -650,7 +680,7 @@ def want(planner: Planner, taken: Taken, sites: Sequence[Site], picked: Sequence
     ]
     for k, of_stat in enumerate(places):
         for chain in (chain for chains in of_stat for chain in chains):
-            planner.sources[chain.source].wanted.add(k)
+            planner.sources[chain.source].want(k)
     return places
 
 
@@ -682,9 +712,10 @@ def slots_of(
     groups: dict[Group, int] = {}
     slots: dict[tuple[int, int], Slot] = {}
     filled: list[int] = []
+    of_form = functools.cache(functools.partial(group_of, stats))
     for source in frame.sources:
-        for k in sorted(source.wanted):
-            group = group_of(stats, k, source.form, source.lead)
+        for k in source.wanted:
+            group = of_form(k, source.form, source.lead)
             g = groups.setdefault(group, len(groups))
             filled += [0] * (g == len(filled))
             slots[k, source.index] = Slot(g, filled[g])

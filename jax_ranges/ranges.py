@@ -333,7 +333,7 @@ class Ranges(Mapping[str, Range]):
             return Slot(groups.index(flat), slot.position + offset)
 
         places = tuple(
-            tuple(tuple(replace(c, source=move(c.source)) for c in chains) for chains in of_stat)
+            tuple(tuple(c._replace(source=move(c.source)) for c in chains) for chains in of_stat)
             for of_stat in self._layout.places
         )
         return Ranges(join(blocks), replace(self._layout, groups=groups, places=places))
@@ -458,7 +458,7 @@ def from_states(sites: Sequence[Site], states: Sequence[States]) -> Ranges:
     order = {group: g for g, group in enumerate(groups)}
     placed = tuple(
         tuple(
-            tuple(replace(c, source=Slot(order[c.source[0]], c.source[1])) for c in chains)
+            tuple(c._replace(source=Slot(order[c.source[0]], c.source[1])) for c in chains)
             for chains in of_stat
         )
         for of_stat in places

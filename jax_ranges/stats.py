@@ -254,7 +254,7 @@ class MinMax(Statistic):
             rows = jax.tree.map(lambda *leaves: jnp.stack(leaves), *begun)
             least, most, top = lax.optimization_barrier(rows)
             return Extrema(*extrema([(1,)], least, most, top))
-        rows = lax.optimization_barrier(jnp.stack([value.ravel() for value in begun]))
+        rows = lax.optimization_barrier(_stacked(begun))
         return self._measure(rows, [(1,)])
 
     def _measure(self, value: jax.Array, stages: Stages) -> Extrema:
@@ -317,6 +317,16 @@ class MinMax(Statistic):
             xp.where(unseen, empty.max, keys.key_of(hi, xp)),
             top,
         )
+
+
+def _stacked(values: Sequence[jax.Array]) -> jax.Array:
+    """Values with the same number of elements as rows.
+
+    Not jnp.stack, which takes four operations a value: most values of a group are of one shape.
+    """
+    shape = values[0].shape or (1,)
+    alike = [x if x.shape == shape else lax.reshape(x, shape) for x in values]
+    return lax.reshape(lax.concatenate(alike, 0), (len(values), math.prod(shape)))
 
 
 def _outward(lo: Any, hi: Any, dtype: np.dtype) -> tuple[Any, Any]:

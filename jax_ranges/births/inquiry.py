@@ -111,7 +111,7 @@ def _operand(planner: Planner, value: Value, aval: Any, check: Check, minmax: in
     parts = [Part(planner.sources[chain.source], chain.steps) for chain in expr]
     for part in parts:
         if part.known is None:
-            part.source.wanted.add(minmax)
+            part.source.want(minmax)
     names = planner.named(value.feeds)
     return Operand(np.dtype(aval.dtype), aval.shape, value.known.literal, tuple(parts), names)
 
@@ -126,7 +126,7 @@ def _outer(planner: Planner, expr: Expr, minmax: int) -> Expr:
             chains.append(chain)
         else:
             outer = _outer(planner, source.same.expr, minmax)
-            chains += [replace(c, steps=(*c.steps, *chain.steps)) for c in outer]
+            chains += [c._replace(steps=(*c.steps, *chain.steps)) for c in outer]
     return tuple(dict.fromkeys(chains))
 
 

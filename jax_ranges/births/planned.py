@@ -14,7 +14,7 @@ from jax_ranges.births.statistic import Births
 from jax_ranges.call import Call
 from jax_ranges.derive import Chain
 from jax_ranges.packing import Layout, Slot
-from jax_ranges.plan import Frame, Planner, lay_out, slots_of, walk, want
+from jax_ranges.plan import Frame, Planner, lay_out, slots_of, uncollected, walk, want
 from jax_ranges.site import Select, Site, chosen, selector
 from jax_ranges.stats import MinMax, Statistic
 from jax_ranges.taken import RANGES_ONLY, Taken, taken
@@ -44,6 +44,7 @@ class BirthsPlan:
         return self.shown.sites
 
 
+@uncollected()
 def plan_births(
     call: Call,
     stat: Births,
@@ -106,7 +107,7 @@ def _shown(layout: Layout, asked: Taken, picked: Sequence[int]) -> Layout:
     kept = [g for g, group in enumerate(layout.groups) if group.stat < len(asked.stats)]
 
     def moved(chain: Chain) -> Chain:
-        return replace(chain, source=Slot(kept.index(chain.source.group), chain.source.position))
+        return chain._replace(source=Slot(kept.index(chain.source.group), chain.source.position))
 
     sites = tuple(layout.sites[i] for i in picked)
     places = tuple(
