@@ -1,6 +1,6 @@
 """What observing costs, measured.
 
-python -m tests.benchmarks [--only NAME...] [--peer] [--quick]
+python -m tests.benchmarks [--only NAME...] [--peer] [--tools] [--quick]
                            [--select GLOB] [--seconds S] [--json FILE]
 
 prints for each function of a set what `jr.ranges` of it takes, in proportion to the function
@@ -26,9 +26,9 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 from rich.console import Console
 
 import jax_ranges as jr
-from tests.benchmarks import nets, peers, table
+from tests.benchmarks import nets, peers, table, tools
 from tests.benchmarks.cases import SELECTED, SET, Case
-from tests.benchmarks.measure import compare
+from tests.benchmarks.measure import Comparison, Fun, compare
 from tests.benchmarks.nets import NetRow
 from tests.benchmarks.table import Row
 
@@ -103,7 +103,14 @@ class Run:
         plan = jr.plan(fun, **how)(*args)
         found = compare(lambda: fun, lambda: jr.ranges(fun, **how), args, options.seconds)
         others = self._peers(case) if options.peer and case.peers else {}
-        return Row(case.name, len(plan.sites), plan.reductions, found, others)
+        more = self._tools(fun, args, how) if options.tools and case.peers else {}
+        return Row(case.name, len(plan.sites), plan.reductions, found, others, more)
+
+    def _tools(self, fun: Fun, args: Sequence[Any], how: dict[str, Any]) -> dict[str, Comparison]:
+        def measured(tool: tools.Tool) -> Comparison:
+            return compare(lambda: fun, lambda: tool(fun, args, how), args, self.options.seconds)
+
+        return {name: measured(tool) for name, tool in tools.TOOLS.items()}
 
     def _peers(self, case: Case) -> dict[str, dict[str, Any]]:
         options = self.options
@@ -125,6 +132,10 @@ class Run:
         if any(row.peers for row in self.rows):
             console.print(table.peer_table(self.rows))
             for name, meaning in peers.LEGEND.items():
+                console.print(f"  {name}: {meaning}", highlight=False)
+        if any(row.tools for row in self.rows):
+            console.print(table.tools_table(self.rows))
+            for name, meaning in tools.LEGEND.items():
                 console.print(f"  {name}: {meaning}", highlight=False)
         for note in (*self.notes, *table.reasons(self.rows)):
             console.print(f"  {note}", highlight=False, markup=False, soft_wrap=True)
@@ -153,6 +164,9 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         "--only", nargs="+", metavar="NAME", help="rows whose names contain one of these"
     )
     parser.add_argument("--peer", action="store_true", help="measure the alternatives too")
+    parser.add_argument(
+        "--tools", action="store_true", help="measure what else can be taken, and a floor, too"
+    )
     parser.add_argument("--quick", action="store_true", help="small and few: under two minutes")
     parser.add_argument("--select", metavar="GLOB", help="measure these operations only")
     parser.add_argument(

@@ -17,6 +17,7 @@ from rich.table import Table
 from tests.benchmarks.measure import Comparison, Spread
 from tests.benchmarks.nets import NetRow
 from tests.benchmarks.peers import LEGEND
+from tests.benchmarks.tools import TOOLS
 
 # A ratio to less memory than that says nothing; what is added is shown instead.
 LITTLE = 16 << 10
@@ -24,13 +25,14 @@ LITTLE = 16 << 10
 
 @dataclass(frozen=True)
 class Row:
-    """What was found for one case; `peers` by the name of the alternative."""
+    """What was found for one case; `peers` and `tools` by their names."""
 
     name: str
     sites: int
     reductions: int
     found: Comparison
     peers: dict[str, dict[str, Any]]
+    tools: dict[str, Comparison]
 
 
 def main_table(rows: Sequence[Row], selected: Sequence[Row]) -> Table:
@@ -112,6 +114,24 @@ def _peer_cell(found: dict[str, Any]) -> str:
     if "run" not in found:
         return f"- {found['short']}"
     return _pair(Spread(*found["run"]).median, found["compile"])
+
+
+def tools_table(rows: Sequence[Row]) -> Table:
+    """Run ratio, and compile ratio in parentheses, of what else can be taken."""
+    table = Table(
+        title="what else can be taken: run (compile), to jax.jit(f)", title_justify="left"
+    )
+    table.add_column("function", no_wrap=True)
+    for head in ("ranges", *TOOLS):
+        table.add_column(head, justify="right", no_wrap=True)
+    for row in rows:
+        if row.tools:
+            table.add_row(row.name, *map(_found, (row.found, *row.tools.values())))
+    return table
+
+
+def _found(found: Comparison) -> str:
+    return _pair(found.run.median, found.compile[1] / found.compile[0])
 
 
 def _pair(run: float, compiled: float) -> str:
