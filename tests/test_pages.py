@@ -69,3 +69,14 @@ def test_an_error_says_which_snippet_it_is_in(tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError) as caught:
         follow(page)
     assert caught.value.__notes__ == ["in the snippet at page.md:6"]
+
+
+def test_the_map_of_the_code_has_every_module():
+    text = (ROOT / ".github" / "CONTRIBUTING.md").read_text("utf-8")
+    section = text.partition("\n## The map\n")[2].partition("\n## ")[0]
+    named = {name.rstrip("/") for name in re.findall(r"`(\w+(?:\.py|/))`", section)}
+    package = ROOT / "jax_ranges"
+    there = {path.name for path in package.iterdir() if path.suffix == ".py"}
+    there |= {path.parent.name for path in package.glob("*/__init__.py")}
+    there -= {"__init__.py", "compat.py"}
+    assert named == there, "put new modules into the map in .github/CONTRIBUTING.md"
