@@ -56,6 +56,15 @@ class AdviceRow:
       risk: what the rows are ranked by: expected noise over signal with the scale, inf for what
         nothing can be said of (NaN, infinities), None where it was not observed.
       note: what to know in a few words, or what to do.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import jax_ranges as jr
+      >>> f = jr.ranges(jnp.exp, stats=(jr.MinMax(), jr.Exponents()))
+      >>> _, ranges = f(jnp.linspace(0.0, 20.0, 1000))
+      >>> (row,) = jr.advise(ranges, "float8_e4m3fn")
+      >>> row.site, row.overflows, row.scale, row.safe
+      ('exp', True, 2097152.0, True)
     """
 
     site: str
@@ -99,6 +108,17 @@ class Advice(Sequence[AdviceRow]):
       rows: the rows.
       formats: the names of the formats asked about.
       snr_db: what was asked of a safe format.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import jax_ranges as jr
+      >>> f = jr.ranges(lambda x: jnp.exp(x) * 0.5, stats=(jr.MinMax(), jr.Exponents()))
+      >>> _, ranges = f(jnp.linspace(0.0, 20.0, 1000))
+      >>> advice = jr.advise(ranges, ["float8_e4m3fn", "bfloat16"])
+      >>> [(row.format, row.overflows, row.safe) for row in advice.of("exp")]
+      [('float8_e4m3fn', True, True), ('bfloat16', False, True)]
+      >>> len(advice), [row.site for row in advice if not row.safe]
+      (4, [])
     """
 
     rows: tuple[AdviceRow, ...]
@@ -167,7 +187,7 @@ def advise(
       >>> import jax.numpy as jnp
       >>> import jax_ranges as jr
       >>> _, ranges = jr.ranges(lambda x: jnp.exp(x) * 1e-4)(jnp.array([0.0, 11.0]))
-      >>> for row in advise(ranges, ["float16", "float8_e5m2"]):
+      >>> for row in jr.advise(ranges, ["float16", "float8_e5m2"]):
       ...     print(row.site, row.format, row.overflows, row.scale, row.integer_bits)
       exp float8_e5m2 True 2.0 16
       exp float16 False 1.0 16

@@ -83,6 +83,16 @@ class Diff:
       rows: one for each site of either, the highest score first, then the worst change, then in
         program order.
       threshold: the score that `violations` exceed.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import jax_ranges as jr
+      >>> f = jr.ranges(lambda x: jnp.tanh(x) * 3)
+      >>> _, old = f(jnp.array([-1.0, 1.0]))
+      >>> _, new = f(jnp.array([-1.0, 9.0]))
+      >>> found = jr.diff(old, new, threshold=0.1)
+      >>> [(row.name, round(row.score, 3)) for row in found.violations]
+      [('mul', 0.313), ('tanh', 0.313)]
     """
 
     rows: tuple[DiffRow, ...]
@@ -143,11 +153,11 @@ def diff(
       >>> f = jr.ranges(lambda x: jnp.log(x * 2))
       >>> _, expected = f(jnp.array([1.0, 5.0]))
       >>> _, found = f(jnp.array([0.0, 5.25]))
-      >>> for row in diff(expected, found).changed:
+      >>> for row in jr.diff(expected, found).changed:
       ...     print(row.name, row.changes, row.score)
       log ('inf appeared', 'widened') inf
       mul ('widened',) 0.2
-      >>> diff(expected, expected).changed
+      >>> jr.diff(expected, expected).changed
       ()
     """
     if not threshold >= 0:

@@ -128,10 +128,12 @@ class ErrorReport(Mapping[str, ErrorRow]):
         self._sites, self._outputs = sites, outputs
 
     def tree_flatten(self) -> tuple[Any, None]:
+        """For `jax.tree`: what was measured at the sites, and at the outputs."""
         return (self._sites, self._outputs), None
 
     @classmethod
     def tree_unflatten(cls, aux: None, children: Any) -> ErrorReport:
+        """For `jax.tree`: the inverse of `tree_flatten`."""
         del aux
         self = object.__new__(cls)
         self._sites, self._outputs = children

@@ -57,11 +57,12 @@ class Format:
       element, block: of blocks, what they consist of and of how many.
 
     Example:
-      >>> e4m3 = format_of("float8_e4m3fn")
+      >>> import jax_ranges as jr
+      >>> e4m3 = jr.format_of("float8_e4m3fn")
       >>> e4m3.largest, e4m3.smallest_normal, e4m3.smallest_subnormal, e4m3.has_inf
       (448.0, 0.015625, 0.001953125, False)
       >>> import numpy as np
-      >>> format_of("q3.4").round(np.array([0.1, -100.0]))
+      >>> jr.format_of("q3.4").round(np.array([0.1, -100.0]))
       array([ 0.125, -8.   ])
     """
 
@@ -136,8 +137,9 @@ class Format:
 
         Example:
           >>> import numpy as np
+          >>> import jax_ranges as jr
           >>> x = np.array([0.24, 0.26, 99.0], np.float32)
-          >>> format_of("int8").round(x, scale=0.5)
+          >>> jr.format_of("int8").round(x, scale=0.5)
           array([ 0. ,  0.5, 63.5], dtype=float32)
         """
         return rounding.round_to(self, x, scale, zero_point)
@@ -171,9 +173,10 @@ def format_of(name: FormatLike) -> Format:
 
     Example:
       >>> import jax.numpy as jnp
-      >>> format_of(jnp.bfloat16).name, format_of("mxfp4").element.name
+      >>> import jax_ranges as jr
+      >>> jr.format_of(jnp.bfloat16).name, jr.format_of("mxfp4").element.name
       ('bfloat16', 'float4_e2m1fn')
-      >>> format_of("float8_e4m3nf")
+      >>> jr.format_of("float8_e4m3nf")
       Traceback (most recent call last):
       ...
       ValueError: no format 'float8_e4m3nf'; the nearest are 'float8_e4m3fn', \

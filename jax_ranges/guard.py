@@ -64,6 +64,15 @@ class Violation:
       excess: the way from the expected range to the farthest value seen beyond it, in widths of
         the expected range (in its magnitude, if all expected values are equal or one is
         infinite); inf for NaN, infinities, and where no finite numbers were expected.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import jax_ranges as jr
+      >>> _, expected = jr.ranges(jnp.square)(jnp.array([1.0, 2.0]))
+      >>> _, violations = jr.guard(jnp.square, expected, tolerance=0.1)(jnp.array([1.0, 3.0]))
+      >>> (row,) = violations.rows
+      >>> row.what, row.seen.max, row.expected.max, round(row.excess, 3)
+      (('above',), 9.0, 4.0, 1.667)
     """
 
     site: Site
@@ -100,6 +109,16 @@ class RangeViolationError(ArithmeticError):
 
     Attributes:
       violations: which sites did.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import jax_ranges as jr
+      >>> _, expected = jr.ranges(jnp.square)(jnp.array([1.0, 2.0]))
+      >>> try:
+      ...     jr.guard(jnp.square, expected, raises=True)(jnp.array([1.0, 3.0]))
+      ... except jr.RangeViolationError as error:
+      ...     print([row.site.name for row in error.violations.rows])
+      ['square']
     """
 
     def __init__(self, violations: Violations):
@@ -140,10 +159,12 @@ class Violations:
     # -- pytree ---------------------------------------------------------------------------
 
     def tree_flatten(self) -> tuple[Any, Any]:
+        """For `jax.tree`: the ranges that were seen, and what is static."""
         return (self.seen,), (self._expectation, self.unknown)
 
     @classmethod
     def tree_unflatten(cls, aux: Any, children: Any) -> Violations:
+        """For `jax.tree`: the inverse of `tree_flatten`."""
         return cls(*children, *aux)
 
     # -- in numbers, inside jit too -------------------------------------------------------

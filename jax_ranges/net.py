@@ -125,11 +125,33 @@ class Net:
         return self if instance is None else types.MethodType(self, instance)
 
     def stop(self) -> None:
-        """From now on calls go straight to the function. What was seen is kept."""
+        """From now on calls go straight to the function. What was seen is kept.
+
+        Example:
+          >>> import jax.numpy as jnp
+          >>> import jax_ranges as jr
+          >>> net = jr.Net(jnp.square)
+          >>> y = net(3.0)
+          >>> net.stop()
+          >>> y = net(100.0)
+          >>> net.get_info()["square"]
+          Range(min=9.0, max=9.0, nan=False)
+        """
         self._stopped = True
 
     def resume(self) -> None:
-        """Observe again."""
+        """Observe again.
+
+        Example:
+          >>> import jax.numpy as jnp
+          >>> import jax_ranges as jr
+          >>> net = jr.Net(jnp.square)
+          >>> net.stop()
+          >>> net.resume()
+          >>> y = net(3.0)
+          >>> net
+          jr.Net(square, observing)
+        """
         if not self._close.alive:
             raise ValueError("this jr.Net is closed; wrap the function anew to observe it again")
         self._stopped = False
@@ -140,6 +162,16 @@ class Net:
         """The ranges so far, on the host: of the window, or of all calls.
 
         Waits for the calls that were made; there are no sites before the first one.
+
+        Example:
+          >>> import jax.numpy as jnp
+          >>> import jax_ranges as jr
+          >>> net = jr.Net(jnp.square)
+          >>> net.get_info()
+          Ranges: 0 sites
+          >>> y = net(3.0)
+          >>> net.get_info()["square"]
+          Range(min=9.0, max=9.0, nan=False)
         """
         return self._recorder.read(total)
 
@@ -149,7 +181,13 @@ class Net:
         return Observer(self._recorder, self._observed, name)
 
     def tm(self) -> str:
-        """The time stamp that a dump made now has: UTC, `20261231T235959Z` (ISO 8601, basic)."""
+        """The time stamp that a dump made now has: UTC, `20261231T235959Z` (ISO 8601, basic).
+
+        Example:
+          >>> import jax_ranges as jr
+          >>> len(jr.Net(abs).tm())
+          16
+        """
         return time_stamp()
 
     def births(self) -> tuple[Birth, ...]:
@@ -182,15 +220,50 @@ class Net:
         Raises:
           ValueError: no file is given, and there is no `dump_file`.
           OSError: it cannot be written; nothing is lost.
+
+        Example:
+          >>> import pathlib, tempfile
+          >>> import jax.numpy as jnp
+          >>> import jax_ranges as jr
+          >>> net = jr.Net(jnp.square)
+          >>> y = net(3.0)
+          >>> file = pathlib.Path(tempfile.mkdtemp(), "now.txt")
+          >>> net.dump(file)
+          >>> print(file.read_text(), end="")
+          0 square 0 square 9.0 9.0 float32 ok
         """
         self._dumps.write(self.get_info(total), file)
 
     def dump_and_reset(self, file: File | None = None) -> None:
-        """Write the window to a file and begin a new one. If writing fails, it goes on."""
+        """Write the window to a file and begin a new one. If writing fails, it goes on.
+
+        Example:
+          >>> import pathlib, tempfile
+          >>> import jax.numpy as jnp
+          >>> import jax_ranges as jr
+          >>> net = jr.Net(jnp.square)
+          >>> y = net(3.0)
+          >>> net.dump_and_reset(pathlib.Path(tempfile.mkdtemp(), "first.json"))
+          >>> y = net(2.0)
+          >>> net.get_info()["square"], net.get_info(total=True)["square"]
+          (Range(min=4.0, max=4.0, nan=False), Range(min=4.0, max=9.0, nan=False))
+        """
         self._dumps.window(file)
 
     def close(self) -> None:
-        """Write the total to `dump_file`, if there is one, and stop. `get_info` still works."""
+        """Write the total to `dump_file`, if there is one, and stop. `get_info` still works.
+
+        Example:
+          >>> import pathlib, tempfile
+          >>> import jax.numpy as jnp
+          >>> import jax_ranges as jr
+          >>> file = pathlib.Path(tempfile.mkdtemp(), "run.json")
+          >>> net = jr.Net(jnp.square, dump_file=file)
+          >>> y = net(3.0)
+          >>> net.close()
+          >>> jr.load(file)["square"]
+          Range(min=9.0, max=9.0, nan=False)
+        """
         self._stopped = True
         atexit.unregister(self._close)
         self._close()
@@ -204,7 +277,21 @@ class Net:
     # -- showing --------------------------------------------------------------------------
 
     def report(self, total: bool = True, **how: Any) -> None:
-        """Print the ranges so far; `how` as in `jr.report` (sort, tree, select, limit, console)."""
+        """Print the ranges so far; `how` as in `jr.report` (sort, tree, select, limit, console).
+
+        Example:
+          >>> import jax.numpy as jnp
+          >>> import jax_ranges as jr
+          >>> from rich.console import Console
+          >>> net = jr.Net(lambda x: jnp.square(x) * 2)
+          >>> y = net(3.0)
+          >>> net.report(sort="amax", limit=1, console=Console(width=60, color_system=None))
+          site  shape  dtype  min      max  nan  2³                2⁵
+          ────────────────────────────────────────────────────────────
+          mul   []     f32     18       18       ███████████▊
+          … 1 more
+          2 sites, largest first · largest 18 at mul
+        """
         from jax_ranges.report.console import report
 
         report(self.get_info(total), **how)
@@ -212,9 +299,13 @@ class Net:
     def live(self, total: bool = True, per_second: float = 2, **how: Any) -> Any:
         """Redraw the report while the body of a `with` statement runs; `how` as in `jr.report`.
 
-        with net.live(sort="amax", limit=20):
-            for batch in batches:
-                net(batch)
+        Example:
+          >>> import jax.numpy as jnp
+          >>> import jax_ranges as jr
+          >>> net = jr.Net(jnp.square)
+          >>> with net.live(sort="amax", limit=20):  # doctest: +SKIP
+          ...     for batch in batches:
+          ...         y = net(batch)
         """
         from jax_ranges.report.live import live
 

@@ -582,6 +582,13 @@ class Plan:
       sites: the sites selected, in program order.
       rows: one for each of them.
       reductions: how many values are reduced in the graph.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import jax_ranges as jr
+      >>> plan = jr.plan(lambda x: -jnp.exp(x))(jnp.ones((2, 3)))
+      >>> plan.reductions, [(row.site.name, row.how, row.elements) for row in plan.rows]
+      (1, [('exp', 'measured', 6), ('neg', 'derived', 0)])
     """
 
     frame: Frame
@@ -591,6 +598,7 @@ class Plan:
 
     @property
     def sites(self) -> tuple[Site, ...]:
+        """The sites that were selected, in program order."""
         return self.layout.sites
 
     @functools.cached_property

@@ -27,11 +27,35 @@ from jax_ranges.rounding import round_to
 
 
 class NonFiniteRangeWarning(UserWarning):
-    """A scale was made from a range that has infinities or NaN in it."""
+    """A scale was made from a range that has infinities or NaN in it.
+
+    Example:
+      >>> import warnings
+      >>> import jax.numpy as jnp
+      >>> import jax_ranges as jr
+      >>> _, ranges = jr.ranges(jnp.log)(jnp.array([0.0, 1.0]))
+      >>> with warnings.catch_warnings():
+      ...     warnings.simplefilter("error", jr.NonFiniteRangeWarning)
+      ...     jr.qparams(ranges["log"], "int8")  # doctest: +IGNORE_EXCEPTION_DETAIL
+      Traceback (most recent call last):
+      ...
+      jax_ranges.qparams.NonFiniteRangeWarning: the range has an infinity in it; ...
+    """
 
 
 class NotObservedError(ValueError):
-    """Nothing was seen from which a scale could be made."""
+    """Nothing was seen from which a scale could be made.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import jax_ranges as jr
+      >>> _, ranges = jr.ranges(jnp.sin)(jnp.ones((0, 3)))  # an empty array
+      >>> jr.qparams(ranges["sin"], "int8")
+      Traceback (most recent call last):
+      ...
+      jax_ranges.qparams.NotObservedError: nothing was observed, so there is no range to make a \
+scale of
+    """
 
 
 @jax.tree_util.register_dataclass
@@ -48,6 +72,17 @@ class QParams:
       format: the format.
       axis: of a value, the axis along which the last axis of scale and zero_point lies; None:
         their axes are the value's first ones.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import jax_ranges as jr
+      >>> x = jnp.array([-1.0, 0.3, 2.0])
+      >>> _, ranges = jr.ranges(jnp.negative)(x)
+      >>> q = jr.qparams(ranges["neg"], "uint4")
+      >>> q.scale, q.zero_point, q.qmin, q.qmax, q.format.name
+      (np.float32(0.2), np.int32(10), 0, 15, 'uint4')
+      >>> q.round(-x)
+      Array([ 1. , -0.4, -2. ], dtype=float32)
     """
 
     scale: Any
@@ -127,12 +162,12 @@ def qparams(
       >>> import jax.numpy as jnp
       >>> import jax_ranges as jr
       >>> _, ranges = jr.ranges(jnp.negative)(jnp.array([-3.0, 1.0]))
-      >>> q = qparams(ranges["neg"], "uint8")
+      >>> q = jr.qparams(ranges["neg"], "uint8")
       >>> q.scale, q.zero_point, q.qmin, q.qmax
       (np.float32(0.015686275), np.int32(64), 0, 255)
-      >>> qparams(ranges["neg"], "float8_e4m3fn").scale
+      >>> jr.qparams(ranges["neg"], "float8_e4m3fn").scale
       np.float32(0.0066964286)
-      >>> qparams(ranges["neg"], "int8", method="kl")
+      >>> jr.qparams(ranges["neg"], "int8", method="kl")
       Traceback (most recent call last):
       ...
       ValueError: method 'kl' needs a histogram, and a range has none: take jr.Histogram() at \

@@ -24,7 +24,17 @@ from jax_ranges.stats import Extrema, Form, MinMax, Statistic
 
 
 class UnknownSiteError(KeyError):
-    """No site of that name."""
+    """No site of that name.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import jax_ranges as jr
+      >>> _, ranges = jr.ranges(jnp.tanh)(jnp.ones(3))
+      >>> ranges["tahn"]
+      Traceback (most recent call last):
+      ...
+      jax_ranges.ranges.UnknownSiteError: no site 'tahn'; the nearest are 'tanh'
+    """
 
     def __str__(self) -> str:  # KeyError would show the message's repr
         return str(self.args[0])
@@ -61,10 +71,12 @@ class Ranges(Mapping[str, Range]):
     # -- pytree ---------------------------------------------------------------------------
 
     def tree_flatten(self) -> tuple[Any, Layout]:
+        """For `jax.tree`: the packed arrays, and what is static."""
         return self._arrays, self._layout
 
     @classmethod
     def tree_unflatten(cls, layout: Layout, arrays: Any) -> Ranges:
+        """For `jax.tree`: the inverse of `tree_flatten`."""
         self = object.__new__(cls)
         self._arrays, self._layout, self._cache = list(arrays), layout, {}
         return self
@@ -107,7 +119,15 @@ class Ranges(Mapping[str, Range]):
         return index
 
     def site(self, name: str) -> Site:
-        """The site of that name; UnknownSiteError if there is none."""
+        """The site of that name; UnknownSiteError if there is none.
+
+        Example:
+          >>> import jax.numpy as jnp
+          >>> import jax_ranges as jr
+          >>> _, ranges = jr.ranges(jnp.exp)(jnp.zeros((2, 3)))
+          >>> ranges.site("exp").shape
+          (2, 3)
+        """
         return self.sites[self._find(name)]
 
     def _range(self, index: int) -> Range:
@@ -166,6 +186,16 @@ class Ranges(Mapping[str, Range]):
 
         Shapes are those of the statistic, with the leading axes of vmap and stacked loops.
         Ranges, which may be derived, are read as `ranges[name]`.
+
+        Example:
+          >>> import jax, jax.numpy as jnp
+          >>> import jax_ranges as jr
+          >>> @jax.jit
+          ... def mean(x):
+          ...     _, ranges = jr.ranges(jnp.exp, stats=jr.Moments())(x)
+          ...     return ranges.state("exp", jr.Moments()).mean  # here, `of` would be too early
+          >>> mean(jnp.zeros(3)).shape
+          ()
         """
         k = self._statistic(lambda own: own == stat, repr(stat))
         index = self._find(name)
@@ -206,7 +236,16 @@ class Ranges(Mapping[str, Range]):
         return self.stats[k]
 
     def has(self, name: str, stat: Statistic) -> bool:
-        """Whether a statistic was taken at a site."""
+        """Whether a statistic was taken at a site.
+
+        Example:
+          >>> import jax.numpy as jnp
+          >>> import jax_ranges as jr
+          >>> f = jr.ranges(lambda x: -jnp.exp(x), stats={"exp": jr.Health(), "*": jr.MinMax()})
+          >>> _, ranges = f(jnp.ones(3))
+          >>> [name for name in ranges if ranges.has(name, jr.Health())]
+          ['exp']
+        """
         index = self._find(name)
         return stat in self.stats and bool(self._layout.places[self.stats.index(stat)][index])
 
@@ -254,6 +293,14 @@ class Ranges(Mapping[str, Range]):
 
         Raises:
           ModuleNotFoundError: neither is installed, or not the one that `library` asks for.
+
+        Example:
+          >>> import jax.numpy as jnp
+          >>> import jax_ranges as jr
+          >>> import importlib.util
+          >>> _, ranges = jr.ranges(jnp.exp)(jnp.zeros(3))
+          >>> if importlib.util.find_spec("pandas"):
+          ...     assert list(ranges.to_dataframe("pandas")["max"]) == [1.0]
         """
         from jax_ranges.flat import to_dataframe
 
@@ -271,6 +318,14 @@ class Ranges(Mapping[str, Range]):
 
         Associative and commutative; of ranges also idempotent. Programs that differ are merged
         site by site; ValueError if a site is stacked over a loop in one of them only.
+
+        Example:
+          >>> import jax.numpy as jnp
+          >>> import jax_ranges as jr
+          >>> _, a = jr.ranges(jnp.sin)(jnp.zeros(3))
+          >>> _, b = jr.ranges(lambda x: jnp.sin(x) + 1)(jnp.ones(3))
+          >>> a.merge(b)["sin"].max, list(a.merge(b))
+          (np.float32(0.84147096), ['sin', 'add'])
         """
         if not isinstance(other, Ranges):
             raise TypeError(f"ranges merge with ranges; got {type(other).__name__}")
@@ -285,7 +340,17 @@ class Ranges(Mapping[str, Range]):
         return self.merge(other) if isinstance(other, Ranges) else NotImplemented
 
     def select(self, select: Select) -> Ranges:
-        """Only the sites that `select` (see `jr.ranges`) selects; ValueError if there is none."""
+        """Only the sites that `select` (see `jr.ranges`) selects; ValueError if there is none.
+
+        Example:
+          >>> import jax.numpy as jnp
+          >>> import jax_ranges as jr
+          >>> _, ranges = jr.ranges(lambda x: jnp.exp(-x) * 2)(jnp.ones(3))
+          >>> list(ranges.select(["exp", "mul"]))
+          ['exp', 'mul']
+          >>> list(ranges.select(lambda site: site.primitive.startswith("n")))
+          ['neg']
+        """
         picked = chosen(self.sites, select)
         layout = replace(
             self._layout,
@@ -345,6 +410,17 @@ class Ranges(Mapping[str, Range]):
 
         The ending chooses the format: `.json`, `.csv`, or for any other the text lines of Caffe2's
         OutputMinMaxNetObserver (see `jax_ranges.files`).
+
+        Example:
+          >>> import pathlib, tempfile
+          >>> import jax.numpy as jnp
+          >>> import jax_ranges as jr
+          >>> _, ranges = jr.ranges(lambda x: -jnp.exp(x))(jnp.zeros(3))
+          >>> file = pathlib.Path(tempfile.mkdtemp(), "ranges.txt")
+          >>> ranges.save(file)
+          >>> print(file.read_text(), end="")
+          0 exp 0 exp 1.0 1.0 float32 ok
+          1 neg 0 neg -1.0 -1.0 float32 ok
         """
         from jax_ranges.files import save
 

@@ -45,6 +45,16 @@ class Birth:
       outputs: the outputs that it reached.
       watch: the format that it is beyond, of what `watch` asked for.
       derivative: of what is born in a derivative, which operation's.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> import jax_ranges as jr
+      >>> def shrinking(x):
+      ...     return jax.lax.fori_loop(0, 5, lambda i, x: jnp.log(x), x)
+      >>> _, report = jr.find_nonfinite(shrinking)(jnp.array([3.0, 20.0]))
+      >>> for birth in report.births:
+      ...     print(birth.site.name, birth.kind, birth.fate, birth.iteration, birth.count)
+      scan/log nan escaped (3,) 1
     """
 
     site: Site

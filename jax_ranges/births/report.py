@@ -35,10 +35,12 @@ class Report:
         self._ranges, self._genealogy = ranges, genealogy
 
     def tree_flatten(self) -> tuple[Any, Any]:
+        """For `jax.tree`: the ranges, and what is static."""
         return (self._ranges,), self._genealogy
 
     @classmethod
     def tree_unflatten(cls, genealogy: Genealogy, children: Any) -> Report:
+        """For `jax.tree`: the inverse of `tree_flatten`."""
         (ranges,) = children
         return cls(ranges, genealogy)
 

@@ -45,6 +45,7 @@ class Proven:
 
     @classmethod
     def of(cls, interval: Interval, dtype: np.dtype) -> Proven:
+        """An interval in the numbers of a dtype."""
         as_number = float if kind_of(dtype).is_float else int
         if keys.real_dtype(dtype) == np.dtype(bool):
             as_number = bool
@@ -90,6 +91,14 @@ class BoundsRow:
       format: the first of the formats asked about that certainly holds it; None if none does.
       overflow: "excluded", "possible", or "" where the dtype has none to speak of.
       verdict: what all this says, as a sentence.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> import jax_ranges as jr
+      >>> f = lambda x: jnp.square(x.astype(jnp.float16))
+      >>> (_, row) = jr.bounds(f, bounds={"x": (-3, 3)})(jnp.array([0.5, 1.0])).rows
+      >>> row.site.name, row.proven.hi, row.overflow, row.format
+      ('square', 9.0, 'excluded', 'float8_e4m3fn')
     """
 
     site: Site

@@ -66,6 +66,7 @@ class QuantizedArray:
 
     @property
     def ndim(self) -> int:
+        """How many axes it has."""
         return len(self.shape)
 
     @property
@@ -86,6 +87,7 @@ class QuantizedArray:
         return replace(self, dtype=np.dtype(dtype))
 
     def transpose(self, axes: Sequence[int]) -> QuantizedArray:
+        """With its axes, and those of its scales, in another order."""
         return self._map(lambda part: part.transpose(axes))
 
     def _map(self, fun: Callable[[Any], Any]) -> QuantizedArray:

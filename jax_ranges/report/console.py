@@ -60,7 +60,7 @@ def report(
       ...         y = jnp.log(x) * 3.0
       ...     return y - x
       >>> _, ranges = jr.ranges(model)(jnp.array([0.5, 8.0]))
-      >>> report(ranges, sort="amax", tree=True, console=Console(width=56, color_system=None))
+      >>> jr.report(ranges, sort="amax", tree=True, console=Console(width=56, color_system=None))
       site   type         min     max  nan  2¹             2³
       ────────────────────────────────────────────────────────
       head/  2 sites     amax   6.238       ██████████████
