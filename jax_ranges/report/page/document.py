@@ -32,30 +32,20 @@ from typing import Any
 import numpy as np
 
 from jax_ranges import rounding
-from jax_ranges.diff import DiffRow, diff
+from jax_ranges.diff import DiffRow
 from jax_ranges.files.as_json import plain
 from jax_ranges.files.numbers import number_text
 from jax_ranges.formats import Format
 from jax_ranges.ranges import Ranges
+from jax_ranges.report.entries import Entry, entries_of
 from jax_ranges.report.page.families import families, outlier
-from jax_ranges.report.rows import Gauge, Number, Row, name_parts, printable, rows_of, unreadable
-from jax_ranges.site import Site
+from jax_ranges.report.rows import Gauge, Number, Row, name_parts, printable
 from jax_ranges.statistics.exponents import ExponentCounts, Exponents
-from jax_ranges.stats import MinMax
 
 MOST_POINTS = 256
 """Of more iterations some are merged, as many at a time as it takes: a plot has so many pixels."""
 
 Plain = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A site, where it was found, and its row there."""
-
-    ranges: Ranges
-    site: Site
-    row: Row
 
 
 def document(ranges: Ranges, before: Ranges | None, formats: Sequence[Format], title: str) -> Plain:
@@ -64,10 +54,7 @@ def document(ranges: Ranges, before: Ranges | None, formats: Sequence[Format], t
     Raises:
       ValueError: there are no values (inside jit), or MinMax was not taken.
     """
-    found = _entries(ranges)
-    moved = _moved(ranges, before) if before is not None else {}
-    if before is not None:
-        found += [entry for entry in _entries(before) if entry.site.name not in ranges]
+    found = entries_of(ranges, before)
     rows = [entry.row for entry in found]
     scopes = _Scopes()
     places = {entry.site.name: i for i, entry in enumerate(found)}
@@ -80,22 +67,10 @@ def document(ranges: Ranges, before: Ranges | None, formats: Sequence[Format], t
         "outlier": dataclasses.asdict(top) if top else None,
         "families": families(rows),
         "sites": [
-            {**_site(entry, scopes, places, formats), **moved.get(entry.site.name, {})}
-            for entry in found
+            {**_site(entry, scopes, places, formats), **_change(entry.change)} for entry in found
         ],
         "scopes": scopes.found,
     }
-
-
-def _entries(ranges: Ranges) -> list[Entry]:
-    why = unreadable(ranges)
-    if why:
-        raise ValueError(
-            f"a page shows ranges that have values, on this host and with MinMax() among their "
-            f"statistics; these are {why}"
-        )
-    sites = [site for site in ranges.sites if ranges.has(site.name, MinMax())]
-    return [Entry(ranges, s, row) for s, row in zip(sites, rows_of(ranges), strict=True)]
 
 
 def _format(fmt: Format) -> Plain:
@@ -224,17 +199,10 @@ def _exponents(entry: Entry) -> Plain | None:
 # -- what moved -------------------------------------------------------------------------------
 
 
-def _moved(ranges: Ranges, before: Ranges) -> dict[str, Plain]:
-    """By name what a comparison adds to a site."""
-    return {row.name: _change(row) for row in diff(_ranged(before), _ranged(ranges)).rows}
-
-
-def _ranged(ranges: Ranges) -> Ranges:
-    """Without the sites at which MinMax was not taken, where there is nothing to compare."""
-    return ranges.select(lambda site: ranges.has(site.name, MinMax()))
-
-
-def _change(row: DiffRow) -> Plain:
+def _change(row: DiffRow | None) -> Plain:
+    """What a comparison adds to a site."""
+    if row is None:
+        return {}
     told: Plain = {"changes": row.changes, "score": plain(row.score)}
     if row.before is not None:
         old = row.before
