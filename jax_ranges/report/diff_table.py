@@ -30,7 +30,7 @@ def diff_table(diff: Diff, limit: int | None = None) -> Grid:
     styles = ["" if row.score > diff.threshold else "dim" for row in shown]
     order = [*range(len(shown)), *([None] if hidden else [])]
     elided = f"… {hidden:,} more"
-    return Grid(_layouts(shown), order, styles.__getitem__, elided, _caption(diff))
+    return Grid(layouts(shown), order, styles.__getitem__, elided, _caption(diff))
 
 
 def diff_summary(diff: Diff, limit: int = 20) -> str:
@@ -42,11 +42,14 @@ def diff_summary(diff: Diff, limit: int = 20) -> str:
     return f"{head}\n{plain(Grid(table.layouts, table.rows, table.styles, table.elided))}"
 
 
-def _layouts(rows: Sequence[DiffRow]) -> list[tuple[Column, ...]]:
-    """From wide to narrow: source and type go, then all changes but the worst, then `before`."""
+def layouts(rows: Sequence[DiffRow]) -> list[tuple[Column, ...]]:
+    """The columns of what moved, for widths from wide to narrow.
+
+    Source and type go first, then all changes but the worst, then `before`.
+    """
     names = [row.name for row in rows]
     pairs = [_pair(row) for row in rows]
-    worst = [row.changes[0] for row in rows]
+    worst = [next(iter(row.changes), "") for row in rows]
     before = _texts("before", [pair[0] for pair in pairs], lambda i: "")
     after = _texts("after", [pair[1] for pair in pairs], lambda i: STYLES.get(worst[i], ""))
     score = _texts("score", [texts.number_text(row.score) for row in rows], lambda i: "", True)

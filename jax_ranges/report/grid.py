@@ -83,27 +83,49 @@ class Grid:
             yield Segment.line()
 
     def _lines(self, room: int) -> Iterator[tuple[str, Cell]]:
-        columns, widths = self._fit(room)
-        sized = list(zip(columns, widths, strict=True))
+        fitted = fit(self.layouts, room)
         if self.rows:
-            yield "bold", _joined([_placed(c, ((c.title(w), ""),), w) for c, w in sized])
-            yield "dim", [("─" * min(sum(widths) + len(GAP) * (len(widths) - 1), room), "")]
+            yield "bold", fitted.heading()
+            yield "dim", [("─" * min(fitted.width, room), "")]
         for i in self.rows:
             if i is None:
                 yield "dim italic", [(self.elided, "")]
             else:
-                yield self.styles(i), _joined([_placed(c, c.cell(i, w), w) for c, w in sized])
+                yield self.styles(i), fitted.line(i)
         if self.caption:
             yield "", _wrapped(self.caption, room)
 
-    def _fit(self, room: int) -> tuple[Sequence[Column], list[int]]:
-        gaps = [len(GAP) * (len(columns) - 1) for columns in self.layouts]
-        for columns, gap in zip(self.layouts, gaps, strict=True):
-            spare = room - gap - sum(column.least for column in columns)
-            if spare >= 0:
-                return columns, _grown(columns, spare)
-        rest = [column.least for column in self.layouts[-1][1:]]
-        return self.layouts[-1], [max(room - gaps[-1] - sum(rest), 1), *rest]
+
+@dataclass(frozen=True)
+class Fitted:
+    """Columns, each with the width that it has."""
+
+    sized: Sequence[tuple[Column, int]]
+
+    @property
+    def width(self) -> int:
+        """Of a line."""
+        return sum(width for _, width in self.sized) + len(GAP) * (len(self.sized) - 1)
+
+    def heading(self) -> Cell:
+        """The line of titles."""
+        return _joined([_placed(c, ((c.title(w), ""),), w) for c, w in self.sized])
+
+    def line(self, i: int) -> Cell:
+        """The line of a row."""
+        return _joined([_placed(c, c.cell(i, w), w) for c, w in self.sized])
+
+
+def fit(layouts: Sequence[Sequence[Column]], room: int) -> Fitted:
+    """The first of the layouts that fits; of the last one at least what is not its first column."""
+    gaps = [len(GAP) * (len(columns) - 1) for columns in layouts]
+    for columns, gap in zip(layouts, gaps, strict=True):
+        spare = room - gap - sum(column.least for column in columns)
+        if spare >= 0:
+            return Fitted(list(zip(columns, _grown(columns, spare), strict=True)))
+    rest = [column.least for column in layouts[-1][1:]]
+    widths = [max(room - gaps[-1] - sum(rest), 1), *rest]
+    return Fitted(list(zip(layouts[-1], widths, strict=True)))
 
 
 def _grown(columns: Sequence[Column], spare: int) -> list[int]:

@@ -130,7 +130,7 @@ def _grid(
     gap = [None] if hidden else []
     order = [*range(before), *gap, *range(before, len(rows))]
     dim = ["" if row.observed else "dim" for row in rows]
-    return Grid(_layouts(names, rows, gauge), order, dim.__getitem__, _elided(hidden), caption)
+    return Grid(layouts(names, rows, gauge), order, dim.__getitem__, _elided(hidden), caption)
 
 
 def _elided(hidden: Sequence[Row]) -> str:
@@ -138,8 +138,10 @@ def _elided(hidden: Sequence[Row]) -> str:
     return f"… {len(hidden):,} more{odd}"
 
 
-def _layouts(name: Column, rows: list[Row], gauge: Gauge) -> list[tuple[Column, ...]]:
-    """From wide to narrow: the source goes first, then type and shape are merged, and then bars.
+def layouts(name: Column, rows: list[Row], gauge: Gauge) -> list[tuple[Column, ...]]:
+    """The columns of ranges, for widths from wide to narrow.
+
+    The source goes first, then type and shape are merged, and then bars.
 
     Where there are stacked loops, bars go before the courses along the loops: what a bar shows
     can be read from the numbers beside it, a course is nowhere else.

@@ -74,7 +74,7 @@ class _Tree:
             return
         end = self._fork(branch, depth + 1)
         label = "".join(f"{part}/" for part in parts[depth:end])
-        yield Line(guide, label, _scope_row(label, [self.rows[i] for i in branch]))
+        yield Line(guide, label, scope_row(label, [self.rows[i] for i in branch]))
         yield from self.lines(branch, end, below)
 
     def _branches(self, members: Sequence[int], depth: int) -> list[list[int]]:
@@ -96,7 +96,8 @@ class _Tree:
         return parts[depth] + "/" if len(parts) > depth + 1 else None
 
 
-def _scope_row(name: str, rows: Sequence[Row]) -> Row:
+def scope_row(name: str, rows: Sequence[Row]) -> Row:
+    """What a line says of a scope: its largest site, and what is wrong in any."""
     return replace(
         min(rows, key=by_amax),
         name=name,
