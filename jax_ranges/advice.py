@@ -220,7 +220,7 @@ def _targets(formats: Sequence[FormatLike]) -> list[Format]:
 def _exponents(ranges: Ranges, name: str) -> ExponentCounts | None:
     """What `jr.Exponents()` counted at a site; None if it was not taken."""
     for stat in ranges.stats:
-        if isinstance(stat, Exponents):
+        if isinstance(stat, Exponents) and ranges.has(name, stat):
             return ranges.of(name, stat)
     return None
 

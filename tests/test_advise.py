@@ -232,6 +232,15 @@ def test_a_constant_is_known_exactly(value, name):
 # -- what follows from min and max alone ------------------------------------------------------
 
 
+def test_where_exponents_were_counted_at_some_sites_the_others_go_without():
+    stats = {"exp": (jr.MinMax(), jr.Exponents()), "*": jr.MinMax()}
+    _, ranges = jr.ranges(lambda x: jnp.exp(x) + 1, stats=stats)(jnp.array([0.0, 11.0]))
+    counted, plain_row = advise(ranges, ["float8_e4m3fn"])
+    assert (counted.site, counted.unscaled.overflow, counted.note) == ("exp", 0.5, "")
+    assert (plain_row.site, plain_row.unscaled.overflow) == ("add", None)
+    assert plain_row.overflows and plain_row.note == "shares need jr.Exponents()"
+
+
 def test_without_exponents_it_is_known_what_overflows():
     advice = advise(made({"a": np.float32([-3, 70000]), "b": np.float32([0.5, 0.25])}), ["float16"])
     a, b = advice.of("a")[0], advice.of("b")[0]
