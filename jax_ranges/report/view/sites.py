@@ -1,0 +1,82 @@
+"""The table of sites: the columns of `jax-ranges show`, or of `jax-ranges diff`, and marks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from jax_ranges.report import diff_table, tables
+from jax_ranges.report.grid import Cell, Column, Fitted, column, fit
+from jax_ranges.report.names import name_column
+from jax_ranges.report.rows import Row
+from jax_ranges.report.view.lines import Lines
+from jax_ranges.report.view.model import Model
+
+
+class SiteTable(Lines):
+    """One line a site."""
+
+    def __init__(self, model: Model):
+        super().__init__(id="sites")
+        self.model = model
+        self.format = 0
+        self.shown: Sequence[int] = range(len(model.rows))
+        self._layouts = [(first, self._marks(), *rest) for first, *rest in _layouts(model)]
+        self._fitted: dict[int, Fitted] = {}
+
+    def show(self, sites: Sequence[int], fmt: int) -> None:
+        """Show these sites, judged by a format; the cursor stays at its site if that is shown."""
+        site = self.site
+        self.shown, self.format = sites, fmt
+        self.redraw(sites.index(site) if site in sites else 0)
+
+    @property
+    def site(self) -> int | None:
+        """The index of the site at the cursor."""
+        return self.shown[self.cursor] if self.shown else None
+
+    @property
+    def count(self) -> int:
+        """How many sites are shown."""
+        return len(self.shown)
+
+    def heading(self, width: int) -> Cell:
+        """The titles of the columns."""
+        return self._columns(width).heading()
+
+    def line(self, i: int, width: int) -> tuple[str, Cell]:
+        """What was not observed, or did not change, is dim."""
+        site = self.shown[i]
+        dim = site not in self.model.changed if self.model.compared else _is_unseen(self.row(i))
+        return "dim" if dim else "", self._columns(width).line(site)
+
+    def row(self, i: int) -> Row:
+        """That of a line."""
+        return self.model.rows[self.shown[i]]
+
+    def _columns(self, width: int) -> Fitted:
+        if width not in self._fitted:
+            self._fitted = {width: fit(self._layouts, width)}
+        return self._fitted[width]
+
+    def _marks(self) -> Column:
+        """↩ of the backward pass, ▲ beyond the format."""
+        rows, over = self.model.rows, self.model.over
+
+        def cell(i: int, width: int) -> Cell:
+            back = "↩" if rows[i].backward else " "
+            return [(back, "cyan"), ("▲" if self.format in over[i] else " ", "yellow")]
+
+        return column("", ["  "], cell)
+
+
+def _is_unseen(row: Row) -> bool:
+    return not row.observed
+
+
+def _layouts(model: Model) -> Sequence[Sequence[Column]]:
+    if not model.compared:
+        # Without the courses along loops, which details draw: names need the room.
+        rows = [replace(row, lead=(), each=()) for row in model.rows]
+        return tables.layouts(name_column([row.name for row in rows], 32), rows, model.gauge)
+    return diff_table.layouts([entry.change for entry in model.entries if entry.change])
