@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
     except KeyboardInterrupt:
         return 130
-    except (OSError, ValueError, UnknownSiteError) as error:
+    except (OSError, ValueError, UnknownSiteError, ModuleNotFoundError) as error:
         print(f"jax-ranges: {_message(error)}", file=sys.stderr)
         return 2
     except Exception:  # a mistake of ours; Python's 1 would say that there are differences
@@ -134,6 +134,19 @@ def _html(options: argparse.Namespace) -> Result:
     return text or "", 0
 
 
+def _view(options: argparse.Namespace) -> Result:
+    from jax_ranges.report.page import DEFAULT_FORMATS
+    from jax_ranges.report.view import check_installed, view
+
+    check_installed()  # before files are read, which may take a while
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise ValueError("view takes a terminal to read keys from; `jax-ranges show` prints")
+    before = None if options.before is None else _selected_of(load(options.before), options)
+    title = ", ".join(Path(file).name for file in options.files)
+    view(_loaded(options), before, options.format or DEFAULT_FORMATS, title)
+    return "", 0
+
+
 HANDED = {
     "scales": "JSON of int8 scales and zero points by name",
     "onnxruntime": "the cache of quantize_static",
@@ -208,6 +221,7 @@ examples:
   jax-ranges show dump_*.txt --select 'Encoder/*'    what several runs saw in one part
   jax-ranges diff expected.json r.json --threshold 0.1 || echo "ranges moved"
   jax-ranges html r.json -o r.html                   a page to look at, search and share
+  jax-ranges view r.json                             browse them in this terminal
   jax-ranges merge host_*.json -o all.json           one range a site over all hosts
   jax-ranges export r.json --caffe2 -o r.minmax      for what reads Caffe2's dumps
 
@@ -255,6 +269,18 @@ examples:
   jax-ranges html r.json -o r.html
   jax-ranges html new.json --before old.json -o moved.html       what moved, too
   jax-ranges html r.json --format int8 --format float8_e5m2 -o r.html"""
+
+VIEW = """\
+Browse ranges in this terminal, with the keyboard: the tree of scopes with the worst of what is
+inside, a table that sorts, searches and filters, and all that is known of one site: its operands,
+charts of the exponents or bins that were counted, and what the number formats would do. `?` says
+the keys. It takes textual: pip install 'jax-ranges[view]'."""
+
+VIEW_EPILOG = """\
+examples:
+  jax-ranges view r.json
+  jax-ranges view new.json --before old.json      what moved, the worst first
+  jax-ranges view r.json --format int8            sites beyond int8 are marked"""
 
 MERGE = """\
 Merge files of ranges by site name: the least min, the largest max, any NaN. Sites that are in
@@ -311,6 +337,7 @@ def _parser() -> argparse.ArgumentParser:
     _show_options(command("show", _show, "print ranges as a table or a tree", SHOW, SHOW_EPILOG))
     _diff_options(command("diff", _diff, "say what moved between two files", DIFF, DIFF_EPILOG))
     _html_options(command("html", _html, "write a page for the browser", HTML, HTML_EPILOG))
+    _view_options(command("view", _view, "browse in this terminal", VIEW, VIEW_EPILOG))
     _merge_options(command("merge", _merge, "merge files by site name", MERGE, MERGE_EPILOG))
     _export_options(command("export", _export, "write another format", EXPORT, EXPORT_EPILOG))
     return parser
@@ -351,14 +378,15 @@ def _diff_options(parser: Parser) -> None:
 def _html_options(parser: Parser) -> None:
     _files(parser)
     parser.add_argument("--output", "-o", metavar="OUT", help="the file (default: standard output)")
-    parser.add_argument("--before", metavar="FILE", help="older ranges: show what moved since then")
-    parser.add_argument(
-        "--format",
-        action="append",
-        metavar="NAME",
-        help="whose limits are drawn ('float8_e4m3fn', 'int8', ...); repeat it for more",
-    )
+    _before(parser)
+    _formats(parser, "whose limits are drawn")
     parser.add_argument("--title", metavar="TEXT", help="of the page (default: the files' names)")
+
+
+def _view_options(parser: Parser) -> None:
+    _files(parser)
+    _before(parser)
+    _formats(parser, "by which sites are judged, the first one until f picks another")
 
 
 def _merge_options(parser: Parser) -> None:
@@ -394,6 +422,19 @@ def _export_options(parser: Parser) -> None:
 
 def _files(parser: Parser) -> None:
     parser.add_argument("files", nargs="+", metavar="FILE", help="a file of ranges; several merge")
+
+
+def _before(parser: Parser) -> None:
+    parser.add_argument("--before", metavar="FILE", help="older ranges: show what moved since then")
+
+
+def _formats(parser: Parser, what: str) -> None:
+    parser.add_argument(
+        "--format",
+        action="append",
+        metavar="NAME",
+        help=f"{what} ('float8_e4m3fn', 'int8', ...); repeat it for more",
+    )
 
 
 def _delimiter(parser: Parser) -> None:
