@@ -52,7 +52,7 @@ class Browser(App[None]):
 
     CSS_PATH = "view.tcss"
     ENABLE_COMMAND_PALETTE = False
-    HORIZONTAL_BREAKPOINTS: ClassVar = [(0, "-narrow"), (100, "-normal"), (160, "-wide")]
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-normal"), (160, "-wide")]  # noqa: RUF012 - textual does not call it a ClassVar
     BINDINGS: ClassVar = [
         Binding("question_mark", "keys", "keys", tooltip="this help"),
         Binding("q,ctrl+c", "quit", "quit"),
@@ -66,7 +66,7 @@ class Browser(App[None]):
         Binding("f", "format", "format", tooltip="choose the format that sites are judged by"),
         Binding("o", "choose_only", "only", tooltip="only what is beyond the format, and the like"),
         Binding("g", "neighbour", "go to", tooltip="go to what feeds this site, or what it feeds"),
-        Binding("u", "back", "back", show=False, tooltip="back to where g was pressed"),
+        Binding("u", "return", "back", show=False, tooltip="back to where g was pressed"),
         Binding("p", "choose('primitive')", "primitive", tooltip="only one primitive"),
         Binding("d", "choose('dtype')", "dtype", tooltip="only one dtype"),
         Binding("b", "direction", "pass", tooltip="forward, backward, or both"),
@@ -289,7 +289,7 @@ class Browser(App[None]):
 
         self.push_screen(Menu("Go to ...", [text for _, text in found]), chosen)
 
-    def action_back(self) -> None:
+    def action_return(self) -> None:
         """To where `g` was pressed."""
         if self.visited:
             self.go(self.visited.pop())

@@ -26,7 +26,7 @@ class ScopeTree(Lines):
     BINDINGS: ClassVar = [
         Binding("right,l", "open(True)", "open", show=False),
         Binding("left,h", "open(False)", "close, or go to the scope above", show=False),
-        Binding("space", "toggle", "open or close", show=False),
+        Binding("space", "fold", "open or close", show=False),
         Binding("plus", "all(True)", "open all", show=False),
         Binding("minus", "all(False)", "close all", show=False),
     ]
@@ -93,9 +93,9 @@ class ScopeTree(Lines):
         elif wanted == is_open or not self.node.inside:
             self.to(self.cursor if wanted else self._above(self.cursor))
         else:
-            self.action_toggle()
+            self.action_fold()
 
-    def action_toggle(self) -> None:
+    def action_fold(self) -> None:
         """Open what is closed, and the other way round."""
         if self.node.inside:
             self._open ^= {self.node}
@@ -113,7 +113,7 @@ class ScopeTree(Lines):
         if not node.inside or x > depth + 1:
             return False
         self.to(i)
-        self.action_toggle()
+        self.action_fold()
         return True
 
     def _arrange(self, node: Node) -> None:
