@@ -21,6 +21,7 @@ from jax_ranges.files.records import Record, records_of
 from jax_ranges.formats import Format, FormatLike, format_of
 from jax_ranges.noise import ExponentCounts, Fit, constant_fits, fits, spread_of
 from jax_ranges.ranges import Ranges
+from jax_ranges.statistics.exponents import ExponentCounts as OwnCounts
 from jax_ranges.statistics.exponents import Exponents
 
 DEFAULT_FORMATS = ("float8_e4m3fn", "bfloat16", "int8")
@@ -197,12 +198,11 @@ def advise(
     targets = _targets(formats)
     if not snr_db >= 0:
         raise ValueError(f"snr_db is in decibels, from 0 on; got {snr_db!r}")
-    flat = ranges.reduce() if any(lead for _, lead in ranges.leads()) else ranges
     rows = [
         row
-        for record in records_of(flat)
+        for record in records_of(ranges)
         if keys.is_float(keys.real_dtype(record.site.dtype))
-        for row in _of_site(record, _exponents(flat, record.site.name), targets, snr_db)
+        for row in _of_site(record, _exponents(ranges, record.site.name), targets, snr_db)
     ]
     names = tuple(fmt.name for fmt in targets)
     return Advice(tuple(sorted(rows, key=_rank)), names, snr_db)
@@ -221,8 +221,16 @@ def _exponents(ranges: Ranges, name: str) -> ExponentCounts | None:
     """What `jr.Exponents()` counted at a site; None if it was not taken."""
     for stat in ranges.stats:
         if isinstance(stat, Exponents) and ranges.has(name, stat):
-            return ranges.of(name, stat)
+            return _over_axes(ranges.of(name, stat))
     return None
+
+
+def _over_axes(found: ExponentCounts) -> ExponentCounts:
+    """Without leading axes. On the host: to reduce all statistics takes programs of JAX's."""
+    of_all = (-1, len(found.exponents))
+    negative, positive = (side.reshape(of_all).sum(0) for side in (found.negative, found.positive))
+    others = {k: int(np.sum(getattr(found, k))) for k in ("zero", "pos_inf", "neg_inf", "nan")}
+    return OwnCounts(found.exponents, negative, positive, **others)
 
 
 def _rank(row: AdviceRow) -> tuple[bool, float, bool]:

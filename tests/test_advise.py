@@ -74,6 +74,9 @@ class Measured(jr.Ranges):
     def stats(self):
         return (*super().stats, Exponents())
 
+    def has(self, name, stat):
+        return stat == Exponents() or super().has(name, stat)
+
     def of(self, name, stat):
         assert stat == Exponents()
         return self._counts[name]
