@@ -535,15 +535,15 @@ def test_scopes_open_and_close_and_choose():
 
 @needs_textual
 def test_marks_are_of_the_format_that_is_chosen(model):
-    found = browse(model, "slash", *"layer_2)/mul", "enter", "f", *["down"] * 4, "enter")
+    found = browse(model, "slash", *"2)/m", "enter", "f", *["down"] * 4, "enter")
     assert "▲ int8" in found.status and "▲" in found.lines[0]
-    assert "▲" not in browse(model, "slash", *"layer_2)/mul", "enter").lines[0]
+    assert "▲" not in browse(model, "slash", *"2)/m", "enter").lines[0]
 
 
 @needs_textual
 def test_enter_goes_to_the_details_and_g_to_a_neighbour_even_a_hidden_one(model):
     name = "jvp(layer_2)/tanh"
-    there = ("slash", *"layer_2)/tanh", "enter")
+    there = ("slash", *"2)/t", "enter")
     assert browse(model, *there).at == name
     assert browse(model, *there, "enter").focused == "details"
     gone = browse(model, *there, "g", "enter")
@@ -596,6 +596,55 @@ def test_help_says_every_key(model):
 
 
 @needs_textual
+def test_a_second_enter_that_was_on_its_way_does_nothing(model):
+    from textual.widgets import OptionList
+
+    from jax_ranges.report.view.app import Browser
+
+    browser = Browser(model)
+
+    async def steps() -> None:
+        async with browser.run_test() as pilot:
+            await pilot.press("s", "down")
+            options = browser.screen.query_one(OptionList)
+            options.action_select()
+            options.action_select()
+            await pilot.pause()
+            assert browser.sort == "name" and len(browser.screen_stack) == 1
+            browser.action_keys()
+            await pilot.pause()
+            keys = browser.screen
+            keys.action_leave()
+            keys.action_leave()
+            await pilot.pause()
+            assert len(browser.screen_stack) == 1
+
+    asyncio.run(steps())
+
+
+@needs_textual
+@pytest.mark.parametrize("key", ["s", "question_mark", "q"])
+def test_details_may_be_on_their_way_when_a_menu_opens_or_all_ends(model, key):
+    from jax_ranges.report.view.app import Browser
+
+    browser = Browser(model)
+
+    async def steps() -> None:
+        async with browser.run_test() as pilot:
+            await pilot.pause(0.2)
+            browser.table.to(5)  # details follow a moment later
+            await pilot.press(key)
+            await pilot.pause(0.2)
+            if key != "q":
+                await pilot.press("escape")
+                await pilot.pause()
+                content = drawn(browser.query_one("#detail"))
+                assert content.startswith(names(model, [5])[0])
+
+    asyncio.run(steps())
+
+
+@needs_textual
 def test_what_moved_is_shown_first_and_the_rest_on_request(moved):
     found = browse(moved)
     assert set(found.shown[:2]) == {"b/new", "b/old"} and found.shown[2:] == ["a/x", "a/y"]
@@ -643,7 +692,7 @@ def test_of_ten_thousand_sites_only_those_in_sight_are_drawn(monkeypatch):
         return line(self, i, width)
 
     monkeypatch.setattr(SiteTable, "line", counting)
-    found = browse(many(10_000), "end", "s", "l", "enter", "slash", *"layer_7", "enter", "n")
+    found = browse(many(10_000), "end", "s", "l", "enter", "slash", *"r_7", "enter", "n")
     assert found.shown and len(found.shown) < 100
     assert len(asked) < 2_000, "some twenty screens of forty lines were drawn"
 

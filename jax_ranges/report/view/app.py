@@ -10,22 +10,22 @@ from rich.text import Text
 from textual import on
 from textual.app import App, ComposeResult
 from textual.binding import Binding
-from textual.containers import Container, Horizontal, VerticalScroll
+from textual.containers import Container, Horizontal
 from textual.widgets import Footer, Input, Static
 
 from jax_ranges.report.rows import sites_text
 from jax_ranges.report.tables import caption
-from jax_ranges.report.view.detail import detail, neighbours
+from jax_ranges.report.view.detail import neighbours
 from jax_ranges.report.view.filters import DIRECTIONS, ONLY, Filters
 from jax_ranges.report.view.keys import Keys
 from jax_ranges.report.view.lines import Lines
 from jax_ranges.report.view.menu import Menu
 from jax_ranges.report.view.model import Model
+from jax_ranges.report.view.pane import Details
 from jax_ranges.report.view.sites import SiteTable
 from jax_ranges.report.view.sorts import SORTS, sorted_sites, sorts_of
 from jax_ranges.report.view.tree import ScopeTree
 
-SETTLED = 0.05  # seconds without a move after which details are drawn
 HINT = "part of a name, primitive or file; or a glob such as */tanh"
 
 
@@ -35,15 +35,6 @@ class Search(Input):
     BINDINGS: ClassVar = [
         Binding("enter,down", "submit", "to the table"),
         Binding("escape", "app.clear", "no filter"),
-    ]
-
-
-class Details(VerticalScroll):
-    """What is known of the site at the cursor."""
-
-    BINDINGS: ClassVar = [
-        Binding("j", "scroll_down", "down", show=False),
-        Binding("k", "scroll_up", "up", show=False),
     ]
 
 
@@ -84,28 +75,29 @@ class Browser(App[None]):
         self.reverse = False
         self.format = 0
         self.visited: list[int] = []
-        self._timer: Any = None
-        self._detailed: tuple[int | None, int] | None = None
+        # Kept, not queried for: a query looks at the screen that is on top, which may be a menu.
+        self.scopes = ScopeTree(model)
+        self.table = SiteTable(model)
+        self.details = Details(model)
+        self.search = Search(placeholder=HINT, id="search")
+        self.status = Static(id="status")
 
     def compose(self) -> ComposeResult:
         """The parts, from top to bottom."""
-        yield Static(id="title")
-        yield Search(placeholder=HINT, id="search")
+        yield Static(self._title(), id="title")
+        yield self.search
         with Horizontal():
-            yield ScopeTree(self.model)
+            yield self.scopes
             with Container(id="main"):
-                yield SiteTable(self.model)
-                with Details(id="details"):
-                    yield Static(id="detail")
-        yield Static(id="status")
+                yield self.table
+                yield self.details
+        yield self.status
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
         """Draw all."""
-        self.title = self.model.title
-        self.query_one(ScopeTree).set_class(not self.model.scopes.inside, "none")
-        self.query_one("#title", Static).update(self._title())
-        self.query_one(SiteTable).focus()
+        self.scopes.set_class(not self.model.scopes.inside, "none")
+        self.table.focus()
         self.update()
 
     # -- the state, and what follows ------------------------------------------------------------
@@ -114,9 +106,9 @@ class Browser(App[None]):
         """Show what the state says."""
         passing = self.filters.passing(self.model, self.format)
         shown = sorted_sites(self.model, passing, self.sort, self.reverse)
-        self.query_one(SiteTable).show(shown, self.format)
-        self.query_one(ScopeTree).show(self.filters.scope, self.format)
-        self.query_one("#status", Static).update(self._status(len(shown)))
+        self.table.show(shown, self.format)
+        self.scopes.show(self.filters.scope, self.format)
+        self.status.update(self._status(len(shown)))
 
     def narrow(self, **filters: Any) -> None:
         """Filter by something else."""
@@ -147,39 +139,26 @@ class Browser(App[None]):
 
     @on(Lines.Moved, "#sites")
     def _moved(self) -> None:
-        """Details follow when the cursor rests, so that a key held down does not wait for them."""
-        if self._timer is not None:
-            self._timer.stop()
-        self._timer = self.set_timer(SETTLED, self.draw_details)
-
-    def draw_details(self) -> None:
-        """Of the site at the cursor."""
-        site = self.query_one(SiteTable).site
-        if self._detailed == (site, self.format):
-            return
-        self._detailed = site, self.format
-        nothing = Text("no site passes the filters; esc shows all", "dim")
-        content = nothing if site is None else detail(self.model, site, self.format)
-        self.query_one("#detail", Static).update(content)
-        self.query_one(Details).scroll_home(animate=False)
+        """Details follow."""
+        self.details.show(self.table.site, self.format)
 
     @on(Lines.Chosen, "#tree")
     def _scope_chosen(self) -> None:
         """Only this scope; all again if it is chosen a second time."""
-        node = self.query_one(ScopeTree).node
+        node = self.scopes.node
         again = node is self.filters.scope or node is self.model.scopes
         self.narrow(scope=None if again else node)
 
     @on(Lines.Chosen, "#sites")
     def _site_chosen(self) -> None:
         """To the details."""
-        self.query_one(Details).remove_class("none").focus()
+        self.details.remove_class("none").focus()
 
     # -- search ---------------------------------------------------------------------------------
 
     def action_search(self) -> None:
         """Show the field to type in."""
-        self.query_one("#search").add_class("shown").focus()
+        self.search.add_class("shown").focus()
 
     @on(Input.Changed, "#search")
     def _typed(self, event: Input.Changed) -> None:
@@ -188,14 +167,14 @@ class Browser(App[None]):
 
     @on(Input.Submitted, "#search")
     def _searched(self) -> None:
-        self.query_one(SiteTable).focus()
+        self.table.focus()
 
     def action_clear(self) -> None:
         """No filter any more, and to the table."""
-        search = self.query_one("#search", Input).remove_class("shown")
+        search = self.search.remove_class("shown")
         with search.prevent(Input.Changed):
             search.value = ""
-        self.query_one(SiteTable).focus()
+        self.table.focus()
         self.narrow(**vars(Filters()))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
@@ -257,7 +236,7 @@ class Browser(App[None]):
         """Sort, and look at what is first now."""
         self.sort, self.reverse = sort, reverse
         self.update()
-        self.query_one(SiteTable).to(0)
+        self.table.to(0)
 
     def action_format(self) -> None:
         """Choose the format that sites are judged by."""
@@ -276,7 +255,7 @@ class Browser(App[None]):
 
     def action_neighbour(self) -> None:
         """Choose among what feeds the site at the cursor and what it feeds."""
-        site = self.query_one(SiteTable).site
+        site = self.table.site
         found = [] if site is None else neighbours(self.model, site, self.size.width * 3 // 4)
         if site is None or not found:
             self.notify("nothing here is known to feed it, or to be fed by it")
@@ -296,14 +275,14 @@ class Browser(App[None]):
 
     def go(self, site: int) -> None:
         """Put the cursor at a site; filters that hide it are given up."""
-        table = self.query_one(SiteTable)
+        table = self.table
         if site not in table.shown:
             self.action_clear()
         table.to(table.shown.index(site))
 
     def action_copy(self) -> None:
         """The name of the site at the cursor, by the terminal's own escape sequence."""
-        site = self.query_one(SiteTable).site
+        site = self.table.site
         if site is not None:
             self.copy_to_clipboard(self.model.entries[site].site.name)
             self.notify(f"copied {self.model.rows[site].name}", markup=False)
@@ -312,17 +291,17 @@ class Browser(App[None]):
 
     def action_tree(self) -> None:
         """To the tree; hide it if that is where we are."""
-        self._toggle(self.query_one(ScopeTree))
+        self._toggle(self.scopes)
 
     def action_details(self) -> None:
         """To the details; hide them if that is where we are."""
-        self._toggle(self.query_one(Details))
+        self._toggle(self.details)
 
     def _toggle(self, part: Any) -> None:
         hide = part.display and part.has_focus
         part.set_class(hide, "none")
         part.set_class(not hide, "shown")
-        (self.query_one(SiteTable) if hide else part).focus()
+        (self.table if hide else part).focus()
 
     def action_keys(self) -> None:
         """Say the keys."""

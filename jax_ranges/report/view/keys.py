@@ -28,7 +28,7 @@ class Keys(ModalScreen[None]):
       groups: what is above some bindings, and these.
     """
 
-    BINDINGS: ClassVar = [Binding("escape,q,question_mark,enter", "dismiss", "back")]
+    BINDINGS: ClassVar = [Binding("escape,q,question_mark,enter", "leave", "back")]
     DEFAULT_CSS = """
     Keys {
         align: center middle;
@@ -48,6 +48,11 @@ class Keys(ModalScreen[None]):
         """One text that scrolls."""
         with VerticalScroll():
             yield Static(Text("\n").join(self._lines()))
+
+    def action_leave(self) -> None:
+        """Back; once, however many keys are on their way."""
+        if self.is_current:
+            self.dismiss()
 
     def _lines(self) -> Iterator[Text]:
         for title, bindings in self._groups:

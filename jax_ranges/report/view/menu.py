@@ -25,7 +25,7 @@ class Menu(ModalScreen[int | None]):
     """
 
     BINDINGS: ClassVar = [
-        Binding("escape,q", "dismiss(None)", "leave as it is", show=False),
+        Binding("escape,q", "leave", "leave as it is", show=False),
         Binding("j", "cursor(1)", show=False),
         Binding("k", "cursor(-1)", show=False),
     ]
@@ -58,7 +58,15 @@ class Menu(ModalScreen[int | None]):
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         """Done."""
-        self.dismiss(event.option_index)
+        self._say(event.option_index)
+
+    def action_leave(self) -> None:
+        """Nothing is chosen."""
+        self._say(None)
+
+    def _say(self, chosen: int | None) -> None:
+        if self.is_current:  # over a slow line a second enter may be on its way already
+            self.dismiss(chosen)
 
     def on_key(self, event: events.Key) -> None:
         """A letter goes to the next choice that begins with it."""
