@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -159,10 +160,24 @@ def test_words_are_searched_in_names_primitives_and_files(model):
     assert found("no such thing") == []
 
 
-@pytest.mark.parametrize("glob", ["*/tanh", "jvp(layer_?)/*", "*scan*", "t?nh"])
-def test_a_word_with_a_star_selects_as_ranges_do(model, ranges, glob):
+@pytest.mark.parametrize("glob", ["*/tanh", "JVP(layer_?)/t", "scan*l", "t?nh", "view.py:*", "?"])
+def test_a_word_may_be_a_glob_of_a_part(model, glob):
     found = names(model, Filters(search=glob).passing(model, 0))
-    assert found == list(ranges.select(glob)) and found
+    expected = [
+        entry.site.name
+        for entry in model.entries
+        for texts in [(entry.site.name, entry.site.primitive, entry.row.source)]
+        if any(fnmatchcase(text.lower(), f"*{glob.lower()}*") for text in texts)
+    ]
+    assert found == expected != []
+
+
+def test_brackets_in_a_search_are_brackets():
+    found = model_of(made(dict.fromkeys(["sort", "sort[1]", "sort[2].a"], (0.0, 1.0, False))))
+    searched = {
+        text: Filters(search=text).passing(found, 0) for text in ("[1]", "t[?]", ".a", "*.")
+    }
+    assert searched == {"[1]": [1], "t[?]": [1, 2], ".a": [2], "*.": [2]}
 
 
 def test_each_filter_keeps_what_it_says_and_all_together_what_passes_each(model):
@@ -538,6 +553,18 @@ def test_marks_are_of_the_format_that_is_chosen(model):
     found = browse(model, "slash", *"2)/m", "enter", "f", *["down"] * 4, "enter")
     assert "▲ int8" in found.status and "▲" in found.lines[0]
     assert "▲" not in browse(model, "slash", *"2)/m", "enter").lines[0]
+
+
+BAR = "███"
+
+
+@needs_textual
+def test_names_are_not_cut_before_types_and_bars_go(model):
+    wide, middle, narrow = (browse(model, "t", "t", size=(w, 40)) for w in (130, 76, 50))
+    assert BAR in wide.table and "f32" in wide.table
+    assert BAR in middle.table and "f32" not in middle.table
+    assert BAR not in narrow.table and "min" in narrow.table
+    assert all(any(n in line for line in middle.lines) for n in middle.shown[:20] if len(n) <= 38)
 
 
 @needs_textual

@@ -26,7 +26,7 @@ from jax_ranges.report.view.sites import SiteTable
 from jax_ranges.report.view.sorts import SORTS, sorted_sites, sorts_of
 from jax_ranges.report.view.tree import ScopeTree
 
-HINT = "part of a name, primitive or file; or a glob such as */tanh"
+HINT = "parts of a name, primitive or file: mul layer_?/mlp"
 
 
 class Search(Input):
@@ -48,7 +48,10 @@ class Browser(App[None]):
         Binding("question_mark", "keys", "keys", tooltip="this help"),
         Binding("q,ctrl+c", "quit", "quit"),
         Binding(
-            "slash", "search", "search", tooltip="search names, primitives, files; or by a glob"
+            "slash",
+            "search",
+            "search",
+            tooltip="search parts of names, primitives, files (? and * are wild)",
         ),
         Binding("s", "sort", "sort", tooltip="choose the order"),
         Binding("r", "reverse", "reverse", show=False, tooltip="turn the order round"),

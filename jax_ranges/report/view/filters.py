@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from jax_ranges.report.view.model import Model
 from jax_ranges.report.view.scopes import Node
-from jax_ranges.site import selector
 
 ONLY: Mapping[str, Callable[[Model, int, int], bool]] = {
     "NaN or inf": lambda model, i, fmt: model.rows[i].nan or model.rows[i].infinite,
@@ -26,8 +26,8 @@ class Filters:
     """What a site must be to be shown. What is empty asks for nothing.
 
     Attributes:
-      search: words that its name, primitive or source has; a word with a `*` or a `?` selects
-        as `jr.ranges(f, select=word)` would.
+      search: words that its name, primitive or source has, in any case; in a word `*` stands for
+        any characters and `?` for one.
       scope: it is inside of it.
       only: of `ONLY`.
       primitive, dtype: as its row says.
@@ -71,8 +71,9 @@ class Filters:
 
 
 def _search(model: Model, word: str) -> Callable[[int], bool]:
-    if "*" in word or "?" in word:
-        selects = selector(word)
-        return lambda i: selects(model.entries[i].site)
-    part = word.lower()
-    return lambda i: part in model.searched[i]
+    part, texts = word.lower(), model.searched
+    if "*" not in part and "?" not in part:
+        return lambda i: part in texts[i]
+    pattern = re.escape(part).replace(r"\*", ".*").replace(r"\?", ".")
+    found = re.compile(pattern).search
+    return lambda i: found(texts[i]) is not None

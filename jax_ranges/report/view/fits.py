@@ -20,8 +20,14 @@ def fits_table(entry: Entry, formats: Sequence[Format], chosen: int) -> Grid:
     advice = advise(entry.ranges.select(lambda site: site.name == name), formats)
     rows = {row.format: row for row in advice.rows}
     found = [rows[fmt.name] for fmt in formats]
-    order = range(len(formats))
-    return Grid(_layouts(entry.row, formats, found), order, lambda i: "bold" if i == chosen else "")
+    unknown = any(row.unscaled.underflow is None for row in found)
+    caption = [("how much of it: take jr.Exponents()", "dim")] if unknown else []
+    return Grid(
+        _layouts(entry.row, formats, found),
+        range(len(formats)),
+        lambda i: "bold" if i == chosen else "",
+        caption=caption,
+    )
 
 
 def _layouts(

@@ -14,6 +14,7 @@ from textual.widgets import Static
 
 MARKS = (
     ("↩", "of the backward pass"),
+    ("×", "saw a NaN"),
     ("▲", "has values beyond the format that sites are judged by (f picks another)"),
     ("Δ", "changed; with a number: so many sites inside did"),
     ("∞ ▸", "at the end of a bar: infinite, or beyond the scale that all bars share"),

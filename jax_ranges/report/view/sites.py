@@ -9,8 +9,12 @@ from jax_ranges.report import diff_table, tables
 from jax_ranges.report.grid import Cell, Column, Fitted, column, fit
 from jax_ranges.report.names import name_column
 from jax_ranges.report.rows import Row
+from jax_ranges.report.tables import ALARM
 from jax_ranges.report.view.lines import Lines
 from jax_ranges.report.view.model import Model
+
+WIDE = 38
+"""Of names, where there is room for it beside min and max."""
 
 
 class SiteTable(Lines):
@@ -21,7 +25,7 @@ class SiteTable(Lines):
         self.model = model
         self.format = 0
         self.shown: Sequence[int] = range(len(model.rows))
-        self._layouts = [(first, self._marks(), *rest) for first, *rest in _layouts(model)]
+        self._layouts = [(name, self._marks(), *rest) for name, *rest in _layouts(model)]
         self._fitted: dict[int, Fitted] = {}
 
     def show(self, sites: Sequence[int], fmt: int) -> None:
@@ -60,14 +64,18 @@ class SiteTable(Lines):
         return self._fitted[width]
 
     def _marks(self) -> Column:
-        """↩ of the backward pass, ▲ beyond the format."""
+        """↩ of the backward pass, × a NaN, ▲ beyond the format."""
         rows, over = self.model.rows, self.model.over
 
         def cell(i: int, width: int) -> Cell:
-            back = "↩" if rows[i].backward else " "
-            return [(back, "cyan"), ("▲" if self.format in over[i] else " ", "yellow")]
+            back, nan = "↩" if rows[i].backward else " ", "×" if rows[i].nan else " "
+            return [
+                (back, "cyan"),
+                (nan, ALARM),
+                ("▲" if self.format in over[i] else " ", "yellow"),
+            ]
 
-        return column("", ["  "], cell)
+        return column("", ["   "], cell)
 
 
 def _is_unseen(row: Row) -> bool:
@@ -75,8 +83,19 @@ def _is_unseen(row: Row) -> bool:
 
 
 def _layouts(model: Model) -> Sequence[Sequence[Column]]:
-    if not model.compared:
-        # Without the courses along loops, which details draw: names need the room.
-        rows = [replace(row, lead=(), each=()) for row in model.rows]
-        return tables.layouts(name_column([row.name for row in rows], 32), rows, model.gauge)
-    return diff_table.layouts([entry.change for entry in model.entries if entry.change])
+    if model.compared:
+        return diff_table.layouts([entry.change for entry in model.entries if entry.change])
+    # Without the courses along loops, which details draw, and NaN, which has a mark; and types go
+    # before names are cut, in which layers differ.
+    rows = [replace(row, lead=(), each=()) for row in model.rows]
+    names = name_column([row.name for row in rows], 32)
+    found = [_without_nan(layout) for layout in tables.layouts(names, rows, model.gauge)]
+    return [*((_wide(name), *rest) for name, *rest in found), found[-1]]
+
+
+def _without_nan(layout: Sequence[Column]) -> Sequence[Column]:
+    return [column for column in layout if column.title(column.natural) != "nan"]
+
+
+def _wide(name: Column) -> Column:
+    return replace(name, least=min(name.natural, WIDE))
