@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from rich.cells import cell_len
+
 from jax_ranges.report import diff_table, tables
 from jax_ranges.report.grid import Cell, Column, Fitted, column, fit
 from jax_ranges.report.names import name_column
-from jax_ranges.report.rows import Row
+from jax_ranges.report.rows import Row, cut_left
 from jax_ranges.report.tables import ALARM
 from jax_ranges.report.view.lines import Lines
 from jax_ranges.report.view.model import Model
@@ -25,7 +27,8 @@ class SiteTable(Lines):
         self.model = model
         self.format = 0
         self.shown: Sequence[int] = range(len(model.rows))
-        self._layouts = [(name, self._marks(), *rest) for name, *rest in _layouts(model)]
+        marks = self._marks()
+        self._layouts = [(self._end(name), marks, *rest) for name, *rest in _layouts(model)]
         self._fitted: dict[int, Fitted] = {}
 
     def show(self, sites: Sequence[int], fmt: int) -> None:
@@ -62,6 +65,17 @@ class SiteTable(Lines):
         if width not in self._fitted:
             self._fitted = {width: fit(self._layouts, width)}
         return self._fitted[width]
+
+    def _end(self, names: Column) -> Column:
+        """Of names that are cut the end, which tells layers apart; the tree has the beginning."""
+        shown = [row.name for row in self.model.rows]
+
+        def cell(i: int, width: int) -> Cell:
+            wide = cell_len(shown[i]) - len(shown[i])
+            scope, slash, last = cut_left(shown[i], max(width - wide, 1)).rpartition("/")
+            return [(scope + slash, "dim"), (last, "")]
+
+        return replace(names, cell=cell)
 
     def _marks(self) -> Column:
         """↩ of the backward pass, × a NaN, ▲ beyond the format."""
