@@ -78,7 +78,7 @@ class Browser(App[None]):
         self.reverse = False
         self.format = 0
         self.visited: list[int] = []
-        # Kept, not queried for: a query looks at the screen that is on top, which may be a menu.
+        # Kept, not queried for: events may still come when all ends and the parts are gone.
         self.scopes = ScopeTree(model)
         self.table = SiteTable(model)
         self.details = Details(model)
