@@ -382,6 +382,17 @@ def test_without_a_terminal_the_message_says_what_to_do_instead(capsys):
     assert "takes a terminal" in capsys.readouterr().err
 
 
+@needs_textual
+def test_a_browser_that_fails_is_an_error(monkeypatch, ranges):
+    from jax_ranges.report.view.app import Browser
+
+    monkeypatch.setattr(Browser, "run", lambda self: setattr(self, "_return_code", 1))
+    with pytest.raises(RuntimeError, match="printed above"):
+        view(ranges)
+    monkeypatch.setattr(Browser, "run", lambda self: None)
+    view(ranges)
+
+
 # -- the browser ------------------------------------------------------------------------------
 
 

@@ -38,11 +38,15 @@ def view(
     Raises:
       ModuleNotFoundError: textual is not installed.
       ValueError: there are no values, no MinMax, no sites, no format or no such format.
+      RuntimeError: the browser itself failed; it has printed how.
     """
     check_installed()
     from jax_ranges.report.view.app import Browser
 
-    Browser(model_of(ranges, before, formats, title)).run()
+    browser = Browser(model_of(ranges, before, formats, title))
+    browser.run()
+    if browser.return_code:  # textual prints what went wrong itself, and raises nothing
+        raise RuntimeError("the browser ended by the error that is printed above")
 
 
 def model_of(
