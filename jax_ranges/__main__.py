@@ -139,12 +139,17 @@ def _view(options: argparse.Namespace) -> Result:
     from jax_ranges.report.view import check_installed, view
 
     check_installed()  # before files are read, which may take a while
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not has_terminal():
         raise ValueError("view takes a terminal to read keys from; `jax-ranges show` prints")
     before = None if options.before is None else _selected_of(load(options.before), options)
     title = ", ".join(Path(file).name for file in options.files)
     view(_loaded(options), before, options.format or DEFAULT_FORMATS, title)
     return "", 0
+
+
+def has_terminal() -> bool:
+    """Whether somebody can press keys and see what comes of it."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
 
 
 HANDED = {

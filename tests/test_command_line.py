@@ -19,10 +19,12 @@ import pytest
 from rich.console import Console
 
 import jax_ranges as jr
+from jax_ranges import __main__ as command_line
 from jax_ranges import handover
 from jax_ranges.__main__ import main
 from jax_ranges.diff import diff
 from jax_ranges.files import rendered
+from jax_ranges.report import view as viewer
 from jax_ranges.report.console import report
 
 ROOT = Path(__file__).parent.parent
@@ -373,16 +375,28 @@ def help_of(capsys, *command: str) -> str:
 
 
 def test_help_teaches(capsys):
-    for command in ("show", "diff", "merge", "export"):
+    for command in ("show", "diff", "view", "merge", "export"):
         assert command in help_of(capsys)
         text = help_of(capsys, command)
         assert f"examples:\n  jax-ranges {command} " in text
         assert max(map(len, text.splitlines())) <= 100
 
 
-@pytest.mark.parametrize("command", [(), ("show",), ("diff",), ("merge",), ("export",)])
-def test_the_examples_in_the_help_are_right(capsys, folder, command):
-    for name in ("r", "expected", "b", "host_0", "host_1"):
+@pytest.fixture
+def browser(monkeypatch):
+    """A terminal, and a browser that reads what it is given, and is left at once."""
+    monkeypatch.setattr(command_line, "has_terminal", lambda: True)
+    monkeypatch.setattr(viewer, "check_installed", lambda: None)
+    monkeypatch.setattr(viewer, "view", viewer.model_of)
+
+
+COMMANDS = [(), ("show",), ("diff",), ("view",), ("merge",), ("export",)]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_examples_in_the_help_are_right(capsys, browser, folder, command):
+    del browser
+    for name in ("r", "expected", "b", "host_0", "host_1", "new", "old"):
         (folder / f"{name}.json").write_text((folder / "a.json").read_text())
     (folder / "dump_1.txt").write_text((folder / "b.txt").read_text())
     lines = re.findall(r"^ +jax-ranges (.*?)(?:  .*)?$", help_of(capsys, *command), re.MULTILINE)
