@@ -103,7 +103,7 @@ def a_plan() -> jr.Plan:
         Row(Site("iota", "iota", 0, (16,), np.dtype("i4")), "constant", "known before", 0),
         Row(Site("sum", "sum", 0, (), np.dtype("f4")), "measured", "", 1072),
     )
-    return replace(jr.plan(jnp.sin)(jnp.ones((30, 40))), rows=rows)
+    return replace(jr.plan(jnp.sin)(jnp.ones((30, 40))), _explain=lambda: tuple(rows))
 
 
 # -- the tables -------------------------------------------------------------------------------
