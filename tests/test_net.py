@@ -709,6 +709,23 @@ def test_a_callback_of_the_function_may_read_its_net():
     assert seen[1]["add"].max == 2 and net.get_info()["add"].max == 4
 
 
+def test_a_pure_callback_inside_a_loop_may_read_its_net_too():
+    seen = []
+
+    def look(x):
+        seen.append(net.get_info())
+        return np.asarray(x)
+
+    def body(total, x):
+        return total + jax.pure_callback(look, x, x), None
+
+    net = jr.Net(lambda x: jax.lax.scan(body, 0.0, x)[0])
+    for scale in (1, 10):
+        assert net(jnp.float32([1, 2]) * scale) == 3 * scale
+    assert [info["scan/add"].max if len(info) else None for info in seen] == [None, None, 3, 3]
+    assert net.get_info()["scan/add"].max == 30
+
+
 def test_a_reset_outside_x64_leaves_float64_exact(tmp_path):
     net = jr.Net(lambda x: x + x)
     for value in (5.0, 7.0):
