@@ -195,12 +195,13 @@ class Accumulator:
 
 
 def _copied(arrays: Arrays) -> Arrays:
-    with compat.keeping_64_bits(arrays):
+    with compat.apart(), compat.keeping_64_bits(arrays):
         return [jnp.copy(array) for array in arrays]
 
 
 def _on_host(arrays: Arrays) -> Arrays:
-    return [np.array(array) for array in jax.device_get(arrays)]
+    with compat.apart():
+        return [np.array(array) for array in jax.device_get(arrays)]
 
 
 def _is_whole(arrays: Arrays) -> bool:

@@ -92,7 +92,8 @@ def compiled(
     dynamic = tuple(i for i, is_dynamic in enumerate(call.dynamic) if is_dynamic)
 
     def empty() -> Arrays:
-        with compat.keeping_64_bits(nothing):  # the reset may come where x64 is off
+        # The reset may come where x64 is off.
+        with compat.apart(), compat.keeping_64_bits(nothing):
             return jax.device_put(nothing, place)
 
     pool = Pool(empty, careful=_calls_back(compat.opened(call.jaxpr)[0]))

@@ -8,11 +8,13 @@ belongs to the next window again, so that nothing is lost.
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Sequence
 
 import jax
 
+from jax_ranges import compat
 from jax_ranges.accumulate import Accumulator
 from jax_ranges.births.birth import Birth, births_in, first_of
 from jax_ranges.births.genealogy import Found, Genealogy
@@ -32,27 +34,20 @@ class Tally:
     def add(self, ranges: Ranges) -> None:
         layout = ranges.layout
         mine = self._ranges.get(layout)
-        self._ranges[layout] = ranges if mine is None else _merged(mine, ranges)
+        with compat.apart():
+            self._ranges[layout] = ranges if mine is None else mine.merge(ranges)
 
     def parts(self) -> list[Ranges]:
         return list(self._ranges.values())
 
     def merged(self, view: Callable[[Ranges], Ranges]) -> Ranges:
         """What `view` shows of them by site name, in the order in which sites were first met."""
-        parts = [view(part) for part in self.parts()]
-        if not parts:
-            return from_states([], [])
-        if _lengths_differ(parts):
-            parts = [part.reduce() for part in parts]
-        total = parts[0]
-        for part in parts[1:]:
-            total = _merged(total, part)
-        return jax.device_get(total)
-
-
-def _merged(a: Ranges, b: Ranges) -> Ranges:
-    with jax.transfer_guard("allow"):  # a guard is about the user's own arrays
-        return a.merge(b)
+        with compat.apart():
+            parts = [view(part) for part in self.parts()]
+            if _lengths_differ(parts):
+                parts = [part.reduce() for part in parts]
+            total = functools.reduce(Ranges.merge, parts) if parts else from_states([], [])
+            return jax.device_get(total)
 
 
 def _lengths_differ(parts: Sequence[Ranges]) -> bool:

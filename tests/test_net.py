@@ -798,15 +798,37 @@ def test_a_selection_that_is_in_some_kinds_of_calls_only():
     assert list(net.get_info()) == ["dot_general"]
 
 
-def test_a_transfer_guard_is_about_the_users_arrays(tmp_path):
-    with jax.transfer_guard("disallow"):
-        x = jax.device_put(np.float32(1))
+@pytest.mark.parametrize("guard", ["disallow", "disallow_explicit"])
+def test_a_transfer_guard_is_about_the_users_arrays(tmp_path, guard):
+    x = jax.device_put(np.float32(1))
+    with jax.transfer_guard(guard):
         net = jr.Net(lambda x: x + x, dump_file=tmp_path / "r.json")
         net(x)
         net.dump_and_reset()
         net(x)
         assert net.get_info(total=True)["add"].max == 2
         net.close()
+
+
+def test_reading_and_closing_are_no_part_of_what_is_being_traced(tmp_path):
+    """The garbage collector may close a net in the middle of a trace."""
+
+    def total(x):
+        return jax.lax.scan(lambda c, y: (c + y, None), 0.0, x)[0]
+
+    net = jr.Net(total, loops="stack", dump_file=tmp_path / "r.json")
+    for length in (2, 3):
+        net(jnp.ones(length))
+
+    @jax.jit
+    def traced(x):
+        net.dump_and_reset(tmp_path / "window.json")
+        net.close()
+        return x
+
+    traced(1.0)
+    assert jr.load(tmp_path / "r.json")["scan/add"].max == 3
+    assert jr.load(tmp_path / "window.json")["scan/add"].max == 3
 
 
 class Held:
