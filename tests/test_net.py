@@ -9,6 +9,7 @@ import json
 import re
 import signal
 import threading
+import time
 import warnings
 import weakref
 from dataclasses import dataclass
@@ -697,6 +698,53 @@ def test_an_interrupt_at_any_moment_loses_next_to_nothing():
     # A call may have been counted here and interrupted before it returned.
     found = net.get_info().state("layer/add", Count())
     assert calls - accumulate.COPY_CALLS * len(lost) <= found <= calls + interrupts
+
+
+class Failing:
+    """An array that is still being computed, and will not be there."""
+
+    def __init__(self):
+        self.waited_for = False
+
+    def is_deleted(self):
+        return False
+
+    def is_ready(self):
+        return self.waited_for
+
+    def block_until_ready(self):
+        self.waited_for = True
+        raise RuntimeError("out of memory")
+
+
+def test_a_copy_that_turns_out_to_have_failed_too_is_not_gone_on_from(monkeypatch):
+    monkeypatch.setattr(accumulate, "_copied", list)
+    accumulator = accumulate.Accumulator(lambda: [jnp.zeros(())], copy_calls=1)
+    accumulator.run(lambda arrays, x: ([x], [arrays[0] + x]), [jnp.float32(2)])
+    accumulator._copies.append((2, [Failing()]))
+    accumulator._arrays = [Failing()]
+    with pytest.warns(RuntimeWarning, match="a call failed"):
+        assert accumulator.read() == [2]
+
+
+def test_who_reads_a_net_that_calls_back_waits_for_another_reader(monkeypatch):
+    net = jr.Net(lambda x: io_callback(lambda v: v, x, x + x))
+    pool = pool_of(net, jnp.float32(0))
+    net(jnp.float32(1)).block_until_ready()
+    (slot,) = pool._slots
+    monkeypatch.setattr(slot.accumulator, "_copies", [])  # as if none could be made yet
+    reads = threading.Event()
+
+    def read():
+        with slot.locks[0]:
+            reads.set()
+            time.sleep(0.1)
+
+    other = threading.Thread(target=read)
+    other.start()
+    reads.wait()
+    assert net.get_info()["add"].max == 2
+    other.join()
 
 
 def test_a_callback_of_the_function_may_read_its_net():
