@@ -9,9 +9,9 @@ Donation has a price: a call that fails on the device (a callback that raises, m
 not suffice) takes the accumulator with it. So each has copies, made on the device without
 waiting, of what it was a few calls ago or a moment ago, and goes on from there.
 
-A Ctrl-C, or a signal handler that reads or closes, may come between any two of Python's
-instructions, though not within a call of something written in C. What must not be torn apart is
-therefore done by one such call, or by assignments alone.
+A Ctrl-C, or a signal handler that reads or closes, may come wherever CPython looks for signals:
+where a function of Python begins, where one written in C has returned, and in loops. What must not
+be torn apart is therefore done by one call of something written in C, or by assignments alone.
 """
 
 from __future__ import annotations
