@@ -246,15 +246,14 @@ def _is_whole(arrays: Arrays) -> bool:
     They come from one execution, so the first speaks for all. One that is still being computed
     is not waited for. Costs about a microsecond.
     """
-    return not arrays or (not arrays[0].is_deleted() and not _has_failed(arrays[0]))
+    if not arrays:
+        return True
+    first = arrays[0]
+    return not (first.is_deleted() or (first.is_ready() and _fails(first)))
 
 
 def _is_computed(arrays: Arrays) -> bool:
-    return not arrays or (arrays[0].is_ready() and not _has_failed(arrays[0]))
-
-
-def _has_failed(array: Any) -> bool:
-    return array.is_ready() and _fails(array)
+    return not arrays or (arrays[0].is_ready() and not _fails(arrays[0]))
 
 
 def _fails(array: Any) -> bool:
