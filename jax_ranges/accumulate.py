@@ -8,15 +8,20 @@ update; reading takes them all together.
 Donation has a price: a call that fails on the device (a callback that raises, memory that does
 not suffice) takes the accumulator with it. So each has copies, made on the device without
 waiting, of what it was a few calls ago or a moment ago, and goes on from there.
+
+A Ctrl-C, or a signal handler that reads or closes, may come wherever CPython looks for signals:
+where a function of Python begins, where one written in C has returned, and in loops. What must not
+be torn apart is therefore done by one call of something written in C, or by assignments alone.
 """
 
 from __future__ import annotations
 
-import contextlib
+import functools
+import operator
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -29,6 +34,7 @@ from jax_ranges import compat
 COPY_CALLS, COPY_SECONDS = 256, 0.5
 
 Arrays = list[Any]
+Lock = Any  # a `threading.RLock`, which is no type
 Step = Callable[..., tuple[list[Any], Arrays]]
 
 
@@ -43,54 +49,74 @@ class Pool:
 
     def __init__(self, empty: Callable[[], Arrays], careful: bool = False):
         self._empty, self._careful = empty, careful
-        self._slots: list[_Slot] = []
+        self._slots: list[Slot] = []
 
     def run(self, step: Step, values: Sequence[Any]) -> list[Any]:
         """`step(arrays, *values)`; keeps the arrays that it returns beside its outputs."""
-        slot = self._borrowed()
+        held: list[Lock] = []
+        accumulator = None
         try:
-            return slot.accumulator.run(step, values)
+            accumulator = self._borrowed(held).accumulator
+            accumulator.runs = True  # at once, lest a signal handler takes it
+            return accumulator.run(step, values)
         finally:
-            slot.lock.release()
+            if accumulator is not None:
+                accumulator.runs = False
+            for lock in held:
+                lock.release()
 
-    def read(self) -> list[Arrays]:
-        """What was seen since the last `take`, on the host, one set of arrays an accumulator."""
-        found = []
+    def reads(self) -> list[Callable[[], Arrays | None]]:
+        """For each accumulator what reads it, also after it was taken; None if it saw nothing."""
+        return [
+            functools.partial(self._read, slot, slot.accumulator) for slot in tuple(self._slots)
+        ]
+
+    def take(self, move: Callable[[Slot, Accumulator], None]) -> None:
+        """Hand each slot that has seen anything to `move`, with an accumulator to begin anew with.
+
+        Waits for calls to be dispatched, but for nothing on the device. What a call around this
+        one uses, which a signal handler or a callback interrupted, stays for the next time.
+        """
         for slot in tuple(self._slots):
-            with self._held(slot) as is_idle:
-                of_slot = slot.accumulator
-                found.append(of_slot.read() if is_idle else of_slot.read_copy())
-        return [arrays for arrays in found if arrays is not None]
+            if slot.accumulator.has_seen:  # the others may take long to compile
+                self._take(slot, move)
 
-    def take(self) -> list[Accumulator]:
-        """The same, not read yet, and begin anew; waits for nothing on the device."""
-        taken = []
-        for slot in tuple(self._slots):
-            with self._held(slot) as is_idle:
-                if is_idle and slot.accumulator.calls:
-                    taken.append(slot.accumulator)
-                    slot.accumulator = self._new()
-        return taken
-
-    @contextlib.contextmanager
-    def _held(self, slot: _Slot) -> Iterator[bool]:
-        """No call uses it; or (False) a careful one does, which is not waited for."""
-        acquired = slot.lock.acquire(blocking=not self._careful)
+    def _read(self, slot: Slot, accumulator: Accumulator) -> Arrays | None:
+        if not accumulator.has_seen:
+            return None
+        held: list[Lock] = []
         try:
-            yield acquired and not (self._careful and slot.accumulator.runs)
+            is_idle = self._hold(slot, held) or slot.accumulator is not accumulator
+            return accumulator.read() if is_idle else accumulator.read_copy()
         finally:
-            if acquired:
-                slot.lock.release()
+            for lock in held:
+                lock.release()
 
-    def _borrowed(self) -> _Slot:
-        """One that no call uses, its lock acquired."""
+    def _take(self, slot: Slot, move: Callable[[Slot, Accumulator], None]) -> None:
+        held: list[Lock] = []
+        try:
+            if self._hold(slot, held) and not slot.accumulator.runs:
+                move(slot, self._new())
+        finally:
+            for lock in held:
+                lock.release()
+
+    def _hold(self, slot: Slot, held: list[Lock]) -> bool:
+        """Hold a slot as soon as no other thread does; False if a careful call goes on there."""
+        acquire = _ACQUIRE_IN_A_MOMENT if self._careful else _ACQUIRE
+        while not held and not (self._careful and slot.accumulator.runs):
+            held += filter(acquire, slot.locks)
+        return bool(held)
+
+    def _borrowed(self, held: list[Lock]) -> Slot:
+        """A slot that no call uses, held."""
         for slot in self._slots:
-            if slot.lock.acquire(blocking=False):
-                if not slot.accumulator.runs:
-                    return slot
-                slot.lock.release()  # a call from inside a call, in a callback
-        slot = _Slot(self._new())
-        slot.lock.acquire()
+            if not slot.accumulator.runs:  # by a call around this one, in a callback
+                held += filter(_TRY_TO_ACQUIRE, slot.locks)
+            if held:
+                return slot
+        slot = Slot(self._new())
+        held += filter(_ACQUIRE, slot.locks)
         self._slots.append(slot)  # atomic
         return slot
 
@@ -98,11 +124,20 @@ class Pool:
         return Accumulator(self._empty, 1 if self._careful else COPY_CALLS)
 
 
-class _Slot:
+class Slot:
+    """The place of an accumulator, which one call at a time uses."""
+
     def __init__(self, accumulator: Accumulator):
         # Reentrant: a signal handler, which runs in the middle of a call, may read or close.
-        self.lock = threading.RLock()
+        self.locks = (threading.RLock(),)
         self.accumulator = accumulator
+
+
+# A slot is acquired by `held += filter(_ACQUIRE, slot.locks)`, which puts its lock at once into the
+# list of what is to be released: after a Ctrl-C between the two nobody would release it.
+_ACQUIRE = operator.methodcaller("acquire")
+_ACQUIRE_IN_A_MOMENT = operator.methodcaller("acquire", True, 0.01)
+_TRY_TO_ACQUIRE = operator.methodcaller("acquire", False)
 
 
 class Accumulator:
@@ -123,24 +158,30 @@ class Accumulator:
         self._copies: list[tuple[int, Arrays]] = []
         self._copied_at = time.monotonic()
 
+    @property
+    def has_seen(self) -> bool:
+        """Whether a call has merged anything."""
+        return self.calls > 0 or bool(self._done)
+
     def run(self, step: Step, values: Sequence[Any]) -> list[Any]:
-        self.runs = True
         try:
-            self._check()
+            if self._done:
+                self._settle()  # what an interrupt left
+            if not _is_whole(self._arrays):
+                self._recover()
             # In one go: a Ctrl-C between the call's return and an assignment would lose the
-            # arrays, those that went in being donated. It comes between Python's instructions.
-            done = self._done = []
-            done.extend(map(step, (self._arrays,), *((value,) for value in values)))
+            # arrays, those that went in being donated. `zip` makes a tuple of each value.
+            done = self._done
+            done += map(step, (self._arrays,), *zip(values))
+            self._settle()
+            if self._is_time_to_copy():
+                self._keep_copy()
+            return done[0][0]
         except BaseException:
             self._settle()
-            self._check()
+            if not _is_whole(self._arrays):
+                self._recover()
             raise
-        finally:
-            self.runs = False
-        self._settle()
-        if self._is_time_to_copy():
-            self._keep_copy()
-        return done[0][0]
 
     def read(self) -> Arrays | None:
         """The arrays on the host, as copies: the next call may donate what they are read from.
@@ -148,10 +189,9 @@ class Accumulator:
         None if there were no calls. Waits for those that are running.
         """
         self._settle()
-        try:
-            jax.block_until_ready(self._arrays)
-        except Exception:  # of a call that failed; its caller was told
-            self._recover()
+        for _ in range(1 + len(self._copies)):  # a copy may turn out to have failed, too
+            if any(map(_fails, self._arrays)):
+                self._recover()
         return _on_host(self._arrays) if self.calls else None
 
     def read_copy(self) -> Arrays | None:
@@ -160,13 +200,9 @@ class Accumulator:
 
     def _settle(self) -> None:
         """Take over what a call returned."""
-        done, self._done = self._done, []
-        if done:
-            self._arrays, self.calls = done[0][1], self.calls + 1
-
-    def _check(self) -> None:
-        if not _is_whole(self._arrays):
-            self._recover()
+        done = self._done
+        if done:  # if not, it is the list that the call which is going on fills
+            self._arrays, self.calls, self._done = done[0][1], self.calls + 1, []
 
     def _is_time_to_copy(self) -> bool:
         if self.calls & (self.calls - 1) == 0 or self.calls % self._copy_calls == 0:
@@ -195,12 +231,13 @@ class Accumulator:
 
 
 def _copied(arrays: Arrays) -> Arrays:
-    with compat.keeping_64_bits(arrays):
+    with compat.apart(), compat.keeping_64_bits(arrays):
         return [jnp.copy(array) for array in arrays]
 
 
 def _on_host(arrays: Arrays) -> Arrays:
-    return [np.array(array) for array in jax.device_get(arrays)]
+    with compat.apart():
+        return [np.array(array) for array in jax.device_get(arrays)]
 
 
 def _is_whole(arrays: Arrays) -> bool:
@@ -209,16 +246,18 @@ def _is_whole(arrays: Arrays) -> bool:
     They come from one execution, so the first speaks for all. One that is still being computed
     is not waited for. Costs about a microsecond.
     """
-    return not arrays or (not arrays[0].is_deleted() and not _has_failed(arrays[0]))
+    if not arrays:
+        return True
+    first = arrays[0]
+    return not (first.is_deleted() or (first.is_ready() and _fails(first)))
 
 
 def _is_computed(arrays: Arrays) -> bool:
-    return not arrays or (arrays[0].is_ready() and not _has_failed(arrays[0]))
+    return not arrays or (arrays[0].is_ready() and not _fails(arrays[0]))
 
 
-def _has_failed(array: Any) -> bool:
-    if not array.is_ready():
-        return False
+def _fails(array: Any) -> bool:
+    """Whether it turns out to be lost when it is waited for."""
     try:
         array.block_until_ready()
     except Exception:  # of a call that failed; its caller was told

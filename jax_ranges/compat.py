@@ -231,6 +231,18 @@ def keeping_64_bits(arrays: Iterable[Any] | None = None) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def apart() -> Iterator[None]:
+    """What is computed inside has nothing to do with what the user computes.
+
+    It is not traced, though something may be: the garbage collector may close a net in the
+    middle of it. And a transfer guard is about the user's own arrays.
+    """
+    eagerly = jax.ensure_compile_time_eval() if tracing() else contextlib.nullcontext()
+    with eagerly, jax.transfer_guard("allow"):
+        yield
+
+
 def is_literal(atom: Any) -> bool:
     return isinstance(atom, Literal)
 

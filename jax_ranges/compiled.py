@@ -92,16 +92,25 @@ def compiled(
     dynamic = tuple(i for i, is_dynamic in enumerate(call.dynamic) if is_dynamic)
 
     def empty() -> Arrays:
-        with compat.keeping_64_bits(nothing):  # the reset may come where x64 is off
+        # The reset may come where x64 is off.
+        with compat.apart(), compat.keeping_64_bits(nothing):
             return jax.device_put(nothing, place)
 
-    calls_back = bool(compat.opened(call.jaxpr)[0].effects)
-    pool = Pool(empty, careful=calls_back)
+    pool = Pool(empty, careful=_calls_back(compat.opened(call.jaxpr)[0]))
     if isinstance(plan, BirthsPlan):
         layouts = layout, plan.shown, plan.genealogy
     else:
         layouts = layout, layout, None
     return Program(jitted, dynamic, returned, pool, *layouts)
+
+
+def _calls_back(jaxpr: Any) -> bool:
+    """Whether a program may call Python. A pure callback is no effect."""
+    return bool(jaxpr.effects) or any(
+        "callback" in eqn.primitive.name
+        or any(_calls_back(compat.opened(inner)[0]) for inner in jaxprs_in_params(eqn.params))
+        for eqn in jaxpr.eqns
+    )
 
 
 # -- kinds of calls ---------------------------------------------------------------------------

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
-import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,12 @@ from jax_ranges.files.states import is_built_in
 from jax_ranges.ranges import Ranges, from_states, states_of
 from jax_ranges.recorder import Recorder, Window
 from jax_ranges.stats import MinMax, Statistic
+from jax_ranges.writer import Writer
 
 
 def time_stamp() -> str:
     """Now, in UTC, in the basic form of ISO 8601: it may be part of a file's name."""
     return datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-
-
-PATIENCE = 20.0
-"""Seconds that closing waits for windows to be written."""
 
 
 class Dumps:
@@ -38,6 +35,7 @@ class Dumps:
 
     Args:
       file: what `close` writes, and what numbered windows are named after; None for nothing.
+      windows: whether there will be such.
     """
 
     def __init__(
@@ -46,6 +44,7 @@ class Dumps:
         file: File | None,
         delimiter: str,
         stats: Sequence[Statistic],
+        windows: bool = False,
     ):
         check_delimiter(delimiter)
         if file is not None and not any(_holds(file, stat) for stat in stats):
@@ -56,33 +55,36 @@ class Dumps:
         self._recorder, self._delimiter = recorder, delimiter
         # Absolute: the folder that it is relative to is this one, whatever becomes the current one.
         self._file = None if file is None else Path(file).absolute()
-        self._thread: ThreadPoolExecutor | None = None
-        self._last: Future[None] | None = None
-        self._failed = self._closed = False
-        self._lock = threading.RLock()  # reentrant: a signal handler may close
+        self._failed = False
         if self._file is not None:
             if self._file.is_dir() or not self._file.name:
                 raise ValueError(f"dump_file={str(file)!r} is a folder; give the name of a file")
             with self._warning(self._file):  # now, not after an hour
                 os.stat(self._file.parent)
+        self._writer = Writer() if windows else None
 
     def next_window(self, number: int) -> None:
         """Reset, and write what was seen before to the file of that number, later."""
-        assert self._file is not None
+        assert self._file is not None and self._writer is not None
         file = self._file.with_name(f"{self._file.stem}_{number}{self._file.suffix}")
-        with self._lock:  # numbers are written in their order
-            if self._closed:  # by another thread, while this one's call ran
-                return
-            window = self._recorder.take()
-            if self._thread is None:
-                self._thread = ThreadPoolExecutor(1, thread_name_prefix="jax_ranges")
-            self._last = self._thread.submit(self._write_window, window, file, number)
+        window = Window()
+        is_due = False
+        try:
+            self._recorder.take(window)
+            is_due = self._writer.put(partial(self._write_window, window, file, number))
+        finally:
+            if not is_due:
+                self._recorder.keep(window)
 
     def window(self, file: File | None) -> None:
         """Reset, and write what was seen before, now."""
-        target = self._target(file)
+        target, window = self._target(file), Window()
         self._flush()
-        self._recorder.finish(self._recorder.take(), lambda ranges: self._save(ranges, target))
+        try:
+            self._recorder.take(window)
+            self._recorder.finish(window, lambda ranges: self._save(ranges, target))
+        finally:
+            self._recorder.keep(window)
 
     def write(self, ranges: Ranges, file: File | None, **about: Any) -> None:
         """Write these ranges to a file, by default to the file of the total."""
@@ -90,18 +92,9 @@ class Dumps:
 
     def close(self) -> None:
         """Write the total, unless nothing was observed: an older file is worth more than that."""
-        with self._lock:
-            self._closed = True
-        written = True
         try:
-            self._flush(PATIENCE)
-        except TimeoutError:
-            # A signal handler closes, in the middle of what the writing thread waits for. That
-            # goes on when the handler is over, and Python waits for it at exit.
-            written = False
+            self._end_writer()
         finally:
-            if self._thread is not None:
-                self._thread.shutdown(wait=written)
             if self._file is not None:
                 self._failed = False  # it is the last chance to say so
                 with self._warning(self._file):
@@ -120,10 +113,20 @@ class Dumps:
         about = {"time": time_stamp(), "function": self._recorder.name, **about}
         save(_held(ranges, file), file, self._delimiter, about)
 
-    def _flush(self, seconds: float | None = None) -> None:
-        """Wait for the windows that are due; TimeoutError if that takes longer than this."""
-        if self._last is not None:
-            self._last.result(seconds)
+    def _flush(self) -> None:
+        """Wait for the windows that are due."""
+        if self._writer is not None and not self._writer.is_here():
+            self._writer.wait()
+
+    def _end_writer(self) -> None:
+        """After the windows that are due."""
+        if self._writer is None:
+            return
+        self._writer.end()
+        if self._writer.is_here():  # the garbage collector closes, in the middle of a job
+            atexit.register(self._writer.join)  # Python itself does not wait for it
+        else:
+            self._writer.join()
 
     def _target(self, file: File | None) -> Path:
         if file is not None:

@@ -98,7 +98,9 @@ class Net:
         self._finds_births = found is not None
         self._recorder = Recorder(options.name)
         self._observed = Caller(fun, options, self._recorder)
-        self._dumps = Dumps(self._recorder, dump_file, delimiter, options.stats)
+        self._dumps = Dumps(
+            self._recorder, dump_file, delimiter, options.stats, windows=dump_every is not None
+        )
         # At interpreter exit too. It must not lead to this object or to the function, which may
         # be a method of what holds this object: they would live for ever.
         self._close = weakref.finalize(self, self._dumps.close)

@@ -1,58 +1,64 @@
 """The recorder: what a net has seen so far, since the last reset and in all.
 
-While calls go on, what they see is in the pools of their programs, on the device: the window. A
-reset takes it out of there, without waiting for the device, as a `Window` that is read later, by
-whoever comes first: a reader, or the thread that writes it to a file. What could not be written
-belongs to the next window again, so that nothing is lost.
+While calls go on, what they see is in the pools of their programs, on the device. A reset moves
+it, without waiting for the device, into a window, which is read later, by whoever comes first: a
+reader, or the thread that writes it to a file. A window that could not be written belongs to the
+next one again. What was written is in the totals.
+
+So all there was is in the totals, in the windows, and in the pools; it is never in two of them or
+in none, wherever another thread, a Ctrl-C or a signal handler comes in between. For that, what is
+not in the pools is one value that is never changed, only replaced, and computed anew if somebody
+else was faster. The lock under which it is replaced is held for so few instructions that no signal
+handler can come in between: none ever finds it held by the thread that it interrupted, and so it
+may wait for any thread that needs it.
 """
 
 from __future__ import annotations
 
+import functools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import jax
 
-from jax_ranges.accumulate import Accumulator
+from jax_ranges import compat
+from jax_ranges.accumulate import Accumulator, Arrays, Slot
 from jax_ranges.births.birth import Birth, births_in, first_of
 from jax_ranges.births.genealogy import Found, Genealogy
 from jax_ranges.compiled import Program
 from jax_ranges.packing import Layout
 from jax_ranges.ranges import Ranges, from_states
 
+Read = Callable[[], Sequence[Ranges]]
+
 
 class Tally:
     """Ranges on the host, those of each layout merged; programs of one function share names."""
 
-    def __init__(self, ranges: Sequence[Ranges] = ()):
+    def __init__(self, ranges: Iterable[Ranges] = ()):
         self._ranges: dict[Layout, Ranges] = {}
         for each in ranges:
-            self.add(each)
+            self._add(each)
 
-    def add(self, ranges: Ranges) -> None:
+    def _add(self, ranges: Ranges) -> None:
         layout = ranges.layout
         mine = self._ranges.get(layout)
-        self._ranges[layout] = ranges if mine is None else _merged(mine, ranges)
+        with compat.apart():
+            self._ranges[layout] = ranges if mine is None else mine.merge(ranges)
 
     def parts(self) -> list[Ranges]:
         return list(self._ranges.values())
 
     def merged(self, view: Callable[[Ranges], Ranges]) -> Ranges:
         """What `view` shows of them by site name, in the order in which sites were first met."""
-        parts = [view(part) for part in self.parts()]
-        if not parts:
-            return from_states([], [])
-        if _lengths_differ(parts):
-            parts = [part.reduce() for part in parts]
-        total = parts[0]
-        for part in parts[1:]:
-            total = _merged(total, part)
-        return jax.device_get(total)
-
-
-def _merged(a: Ranges, b: Ranges) -> Ranges:
-    with jax.transfer_guard("allow"):  # a guard is about the user's own arrays
-        return a.merge(b)
+        with compat.apart():
+            parts = [view(part) for part in self.parts()]
+            if _lengths_differ(parts):
+                parts = [part.reduce() for part in parts]
+            total = functools.reduce(Ranges.merge, parts) if parts else from_states([], [])
+            return jax.device_get(total)
 
 
 def _lengths_differ(parts: Sequence[Ranges]) -> bool:
@@ -64,21 +70,69 @@ def _lengths_differ(parts: Sequence[Ranges]) -> bool:
 
 
 class Window:
-    """What was seen between two resets."""
+    """Stands for what was seen between two resets."""
 
-    def __init__(self, taken: Sequence[tuple[Program, Accumulator]]):
-        self._taken = list(taken)
-        self._lock = threading.RLock()
-        self._parts: list[Ranges] | None = None
 
-    def parts(self) -> list[Ranges]:
-        """Read from the device, once."""
-        with self._lock:
-            if self._parts is None:
-                read = [(program, accumulator.read()) for program, accumulator in self._taken]
-                self._parts = [program.ranges(a) for program, a in read if a is not None]
-                self._taken = []
-            return self._parts
+class _Taken:
+    """Reads an accumulator that no call uses any more, once.
+
+    Twice if two threads ask at the same time, which is as well: with a lock, a signal handler
+    would wait for whom it interrupted.
+    """
+
+    def __init__(self, program: Program, accumulator: Accumulator):
+        self._program = program
+        self._accumulator: Accumulator | None = accumulator
+        self._ranges: list[Ranges] = []
+
+    def __call__(self) -> list[Ranges]:
+        accumulator = self._accumulator
+        if accumulator is not None:
+            self._ranges = _ranges(self._program, accumulator.read)
+            self._accumulator = None
+        return self._ranges
+
+
+def _ranges(program: Program, read: Callable[[], Arrays | None]) -> list[Ranges]:
+    arrays = read()
+    return [] if arrays is None else [program.ranges(arrays)]
+
+
+class _State(NamedTuple):
+    """What was taken from the pools.
+
+    Attributes:
+      totals: what was written.
+      due: the windows that somebody is going to write.
+      kept: what could not be written, and belongs to the next window.
+    """
+
+    totals: Tally
+    due: Mapping[Window, tuple[Read, ...]]
+    kept: tuple[Read, ...]
+
+    def with_due(self, window: Window, *reads: Read) -> _State:
+        """A window is due, with these besides what it has."""
+        return self._replace(due={**self.due, window: (*self.due.get(window, ()), *reads)})
+
+    def with_claimed(self, window: Window, mine: Window) -> _State:
+        """A window, if it is due still, is due under another name, with all that was kept."""
+        if window not in self.due:
+            return self
+        claimed = self.without(window).with_due(mine, *self.kept, *self.due[window])
+        return claimed._replace(kept=())
+
+    def with_kept(self, window: Window) -> _State:
+        """What is in a window belongs to the next one."""
+        return self.without(window)._replace(kept=(*self.kept, *self.due.get(window, ())))
+
+    def with_written(self, window: Window, tally: Tally) -> _State:
+        totals = Tally([*self.totals.parts(), *tally.parts()])
+        return self.without(window)._replace(totals=totals)
+
+    def without(self, window: Window) -> _State:
+        """Nothing of a window is due."""
+        return self._replace(due={w: reads for w, reads in self.due.items() if w is not window})
 
 
 class Recorder:
@@ -92,12 +146,8 @@ class Recorder:
         self.name = name
         self._programs: list[Program] = []
         self._program_of: dict[Layout, Program] = {}
-        # Of what follows, and never held while anybody waits for the device or the disk.
+        self._state = _State(Tally(), {}, ())
         self._lock = threading.RLock()
-        self._resets = 0  # told before anything is moved, so that a reader sees that it was
-        self._totals = Tally()
-        self._kept = Tally()
-        self._unwritten: list[Window] = []
 
     def add(self, program: Program) -> None:
         """A program whose pool is to be read from now on."""
@@ -124,43 +174,75 @@ class Recorder:
 
     def _tally(self, total: bool) -> Tally:
         """All that was seen, each program by itself."""
-        while True:
-            with self._lock:
-                resets = self._resets
-                parts = self._totals.parts() if total else self._kept.parts()
-                windows = list(self._unwritten) if total else []
-            parts += [part for window in windows for part in window.parts()]
-            for program in tuple(self._programs):
-                parts += [program.ranges(arrays) for arrays in program.pool.read()]
-            if resets == self._resets:
-                return Tally(parts)
+        return Tally(part for read in self._now(total) for part in read())
 
-    def take(self) -> Window:
-        """Reset; what was seen since the last reset is for `finish`."""
-        with self._lock:
-            self._resets += 1
-            taken = [(program, a) for program in self._programs for a in program.pool.take()]
-            window = Window(taken)
-            self._unwritten.append(window)
-        return window
+    def take(self, window: Window) -> None:
+        """Reset: what was seen since the last time is in the window, which is due.
+
+        So it is for `finish` or `keep`, also if something is raised here.
+        """
+        self._change(lambda state: state.with_due(window))
+        for program in tuple(self._programs):
+            program.pool.take(partial(self._move, window, program))
+
+    def keep(self, window: Window) -> None:
+        """What is in a window belongs to the next one, unless somebody has begun to write it."""
+        self._change(lambda state: state.with_kept(window))
 
     def finish(self, window: Window, write: Callable[[Ranges], None]) -> None:
-        """Hand a window to `write`; if that raises, it belongs to the next one.
+        """Hand a window to `write`, together with those before it that could not be written.
 
-        A window in which nothing was observed is not written.
+        If `write` raises, they are kept. A window in which nothing was observed is not written,
+        nor is one that was kept meanwhile.
         """
-        parts = window.parts()
-        with self._lock:
-            kept, self._kept = self._kept, Tally()
-        tally = Tally([*kept.parts(), *parts])
+        mine, is_written = Window(), False
         try:
+            self._change(lambda state: state.with_claimed(window, mine))
+            tally = self._joined(mine)
             if tally.parts():
                 write(tally.merged(self._view))
-            tally = Tally()
+            is_written = True  # and is not kept, whatever comes now
+            self._change(lambda state: state.with_written(mine, tally))
         finally:
+            if not is_written:
+                self.keep(mine)
+
+    def _joined(self, window: Window) -> Tally:
+        """What is in a window, merged there too: what cannot be written shall not pile up."""
+        reads = self._state.due.get(window, ())
+        tally = Tally(part for read in reads for part in read())
+        if reads:
+            self._change(lambda state: state.without(window).with_due(window, tally.parts))
+        return tally
+
+    def _now(self, total: bool) -> list[Read]:
+        """What reads all there is now, whatever becomes of it later."""
+        while True:
+            state, programs = self._state, tuple(self._programs)
+            pools = [(program, read) for program in programs for read in program.pool.reads()]
             with self._lock:
-                self._resets += 1
-                self._kept = Tally([*self._kept.parts(), *tally.parts()])
-                self._unwritten.remove(window)
-                for part in parts:
-                    self._totals.add(part)
+                is_now = self._state is state  # nothing was moved meanwhile
+            if is_now:
+                due = [read for reads in state.due.values() for read in reads]
+                written = [state.totals.parts, *due] if total else []
+                return [*written, *state.kept, *(partial(_ranges, *pool) for pool in pools)]
+
+    def _change(self, how: Callable[[_State], _State]) -> None:
+        while True:
+            before = self._state
+            after = how(before)
+            with self._lock:  # no call in here, lest a signal handler comes
+                if self._state is before:
+                    self._state = after
+                    return
+
+    def _move(self, window: Window, program: Program, slot: Slot, new: Accumulator) -> None:
+        """From the pool to the window."""
+        while True:
+            before = self._state
+            after = before.with_due(window, _Taken(program, slot.accumulator))
+            with self._lock:
+                if self._state is before:  # and the slot's accumulator is the same, then
+                    slot.accumulator = new
+                    self._state = after
+                    return

@@ -9,6 +9,7 @@ import json
 import re
 import signal
 import threading
+import time
 import warnings
 import weakref
 from dataclasses import dataclass
@@ -699,6 +700,53 @@ def test_an_interrupt_at_any_moment_loses_next_to_nothing():
     assert calls - accumulate.COPY_CALLS * len(lost) <= found <= calls + interrupts
 
 
+class Failing:
+    """An array that is still being computed, and will not be there."""
+
+    def __init__(self):
+        self.waited_for = False
+
+    def is_deleted(self):
+        return False
+
+    def is_ready(self):
+        return self.waited_for
+
+    def block_until_ready(self):
+        self.waited_for = True
+        raise RuntimeError("out of memory")
+
+
+def test_a_copy_that_turns_out_to_have_failed_too_is_not_gone_on_from(monkeypatch):
+    monkeypatch.setattr(accumulate, "_copied", list)
+    accumulator = accumulate.Accumulator(lambda: [jnp.zeros(())], copy_calls=1)
+    accumulator.run(lambda arrays, x: ([x], [arrays[0] + x]), [jnp.float32(2)])
+    accumulator._copies.append((2, [Failing()]))
+    accumulator._arrays = [Failing()]
+    with pytest.warns(RuntimeWarning, match="a call failed"):
+        assert accumulator.read() == [2]
+
+
+def test_who_reads_a_net_that_calls_back_waits_for_another_reader(monkeypatch):
+    net = jr.Net(lambda x: io_callback(lambda v: v, x, x + x))
+    pool = pool_of(net, jnp.float32(0))
+    net(jnp.float32(1)).block_until_ready()
+    (slot,) = pool._slots
+    monkeypatch.setattr(slot.accumulator, "_copies", [])  # as if none could be made yet
+    reads = threading.Event()
+
+    def read():
+        with slot.locks[0]:
+            reads.set()
+            time.sleep(0.1)
+
+    other = threading.Thread(target=read)
+    other.start()
+    reads.wait()
+    assert net.get_info()["add"].max == 2
+    other.join()
+
+
 def test_a_callback_of_the_function_may_read_its_net():
     seen = []
     net = jr.Net(lambda x: (jax.debug.callback(lambda v: seen.append(net.get_info()), x), x + x)[1])
@@ -707,6 +755,23 @@ def test_a_callback_of_the_function_may_read_its_net():
     jax.effects_barrier()
     assert [len(info) for info in seen] == [0, 1]
     assert seen[1]["add"].max == 2 and net.get_info()["add"].max == 4
+
+
+def test_a_pure_callback_inside_a_loop_may_read_its_net_too():
+    seen = []
+
+    def look(x):
+        seen.append(net.get_info())
+        return np.asarray(x)
+
+    def body(total, x):
+        return total + jax.pure_callback(look, x, x), None
+
+    net = jr.Net(lambda x: jax.lax.scan(body, 0.0, x)[0])
+    for scale in (1, 10):
+        assert net(jnp.float32([1, 2]) * scale) == 3 * scale
+    assert [info["scan/add"].max if len(info) else None for info in seen] == [None, None, 3, 3]
+    assert net.get_info()["scan/add"].max == 30
 
 
 def test_a_reset_outside_x64_leaves_float64_exact(tmp_path):
@@ -781,15 +846,37 @@ def test_a_selection_that_is_in_some_kinds_of_calls_only():
     assert list(net.get_info()) == ["dot_general"]
 
 
-def test_a_transfer_guard_is_about_the_users_arrays(tmp_path):
-    with jax.transfer_guard("disallow"):
-        x = jax.device_put(np.float32(1))
+@pytest.mark.parametrize("guard", ["disallow", "disallow_explicit"])
+def test_a_transfer_guard_is_about_the_users_arrays(tmp_path, guard):
+    x = jax.device_put(np.float32(1))
+    with jax.transfer_guard(guard):
         net = jr.Net(lambda x: x + x, dump_file=tmp_path / "r.json")
         net(x)
         net.dump_and_reset()
         net(x)
         assert net.get_info(total=True)["add"].max == 2
         net.close()
+
+
+def test_reading_and_closing_are_no_part_of_what_is_being_traced(tmp_path):
+    """The garbage collector may close a net in the middle of a trace."""
+
+    def total(x):
+        return jax.lax.scan(lambda c, y: (c + y, None), 0.0, x)[0]
+
+    net = jr.Net(total, loops="stack", dump_file=tmp_path / "r.json")
+    for length in (2, 3):
+        net(jnp.ones(length))
+
+    @jax.jit
+    def traced(x):
+        net.dump_and_reset(tmp_path / "window.json")
+        net.close()
+        return x
+
+    traced(1.0)
+    assert jr.load(tmp_path / "r.json")["scan/add"].max == 3
+    assert jr.load(tmp_path / "window.json")["scan/add"].max == 3
 
 
 class Held:
