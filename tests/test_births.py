@@ -221,6 +221,20 @@ def test_complex_numbers():
     ]
 
 
+def test_the_way_through_deep_scopes_is_short():
+    def f(x):
+        with jax.named_scope("model"), jax.named_scope("block"), jax.named_scope("head"):
+            y = jnp.log(x) * 2
+            with jax.named_scope("last"):
+                y = y + 1
+        return y * 3
+
+    (birth,) = births(f, 0.0)
+    assert birth.site.name == "model/block/head/log"
+    assert birth.path == ("model/block/head/mul", "model/block/head/last/add", "mul")
+    assert str(birth).endswith("It escaped through …/mul, …/last/add, mul to output.")
+
+
 # -- nets -------------------------------------------------------------------------------------
 
 

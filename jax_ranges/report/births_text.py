@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 COLOURS = {"escaped": "bold red", "propagated": "yellow", "masked": "green"}
 _SHOWN = 6
+# Scopes that a name shares with that of the birth, up to which it is written out.
+_WRITTEN_OUT = 2
 
 
 def paragraph(birth: Birth) -> str:
@@ -61,7 +64,7 @@ def _trap(birth: Birth) -> str:
 
 
 def _fate(birth: Birth) -> str:
-    way = _listed(birth.path)
+    way = _listed([_near(name, birth.site.name) for name in birth.path])
     if birth.fate == "escaped":
         through = f" through {way}" if way else ""
         return f"It escaped{through} to {_listed(birth.outputs)}."
@@ -69,6 +72,16 @@ def _fate(birth: Birth) -> str:
         return f"It went through {way}, and reached no output." if way else ""
     beyond = "goes beyond the format" if birth.watch else "was touched"
     return f"It was masked: nothing that uses it {beyond}."
+
+
+def _near(name: str, birth: str) -> str:
+    """The name of an operation without the scopes that it shares with a birth, if they are many.
+
+    In a solver or a large model the path of scopes may be longer than all the rest.
+    """
+    scopes = (name.split("/")[:-1], birth.split("/")[:-1])
+    shared = len(os.path.commonprefix(scopes))
+    return name if shared <= _WRITTEN_OUT else "/".join(["…", *name.split("/")[shared:]])
 
 
 def _listed(names: Sequence[str]) -> str:
