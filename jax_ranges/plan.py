@@ -618,6 +618,12 @@ class Plan:
 
         return plan_table(self)
 
+    def _repr_html_(self) -> str:
+        from jax_ranges.report.notebook import console_html
+        from jax_ranges.report.tables import plan_table
+
+        return console_html(plan_table(self))
+
     def __repr__(self) -> str:
         from jax_ranges.report.tables import plain
 
