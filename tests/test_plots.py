@@ -172,6 +172,17 @@ def test_select_chooses_sites():
     assert names_of(jr.plot(many(20), select="layer_1?/*"))[0] == "layer_10/add"
 
 
+def test_float64_is_drawn_from_end_to_end(x64):
+    del x64
+    ends = {"least": (0.0, 5e-324, False), "most": (-1e300, 1.7e308, False)}
+    ranges = ranges_from(ends, "float64")
+    figure = drawn(jr.plot(ranges))
+    assert drawn_bars(figure)[1][0] == -1e300 and notes_of(figure) == ["", "1.7e308"]
+    drawn(jr.plot([ranges, ranges]))
+    f = jr.ranges(jnp.negative, stats=(jr.MinMax(), jr.Exponents()))
+    drawn(jr.plot(f(jnp.array([5e-324, 1.7e308]))[1], "exponents"))
+
+
 def test_names_with_dollar_signs_are_names():
     figure = drawn(jr.plot(ranges_from({"a$b$c/x": (0.0, 1.0, False)})))
     assert figure.axes[0].get_yticklabels()[0].get_text() == r"a\$b\$c/x"

@@ -12,6 +12,7 @@ from jax_ranges.report.plots.canvas import (
     GREY,
     SMALL,
     draw_limits,
+    edge_of,
     figure,
     name_text,
     picked,
@@ -32,7 +33,7 @@ def bars(rows: Sequence[Row], formats: Sequence[Format], sort: str, limit: int) 
     found = figure(10, 1.6 + 0.19 * len(shown))
     axes = found.subplots()
     signed_log(axes, "x", low, high, _signs(shown))
-    edge = 2.0**high * 1.5
+    edge = edge_of(high)
     places = range(len(shown))
     axes.set_yticks(places, [name_text(row.name) for row in shown], fontsize=SMALL)
     axes.set_ylim(len(shown) - 0.4, -0.6)

@@ -95,7 +95,15 @@ def span_of(rows: Sequence[Row], formats: Iterable[Format]) -> tuple[int, int]:
     """The powers of two between which a scale is logarithmic: what was seen, and near limits."""
     gauge = Gauge.of(rows)
     ends = [fmt.max_exponent + 1 for fmt in formats]
-    return gauge.low, max([gauge.high, *(e for e in ends if e <= gauge.high + REACH)])
+    high = max([gauge.high, *(e for e in ends if e <= gauge.high + REACH)])
+    # matplotlib computes the ends, and the ratio of one to the other, in floats: up to 2**1024.
+    high = min(high, 1000)
+    return max(gauge.low, high - 1000, -1000), high
+
+
+def edge_of(high: int) -> float:
+    """Where a scale that is logarithmic up to 2**high ends."""
+    return 2.0**high * 1.5
 
 
 def signed_log(axes: Any, which: str, low: int, high: int, signs: Sequence[int] = (-1, 1)) -> None:
@@ -104,8 +112,8 @@ def signed_log(axes: Any, which: str, low: int, high: int, signs: Sequence[int] 
     Between -2**low and 2**low it is linear, as wide as one power of two.
     """
     getattr(axes, f"set_{which}scale")("symlog", base=2, linthresh=2.0**low, linscale=1)
-    margin = 2.0**high * 1.5
-    getattr(axes, f"set_{which}lim")(min(signs[0], 0) * margin, max(signs[-1], 0) * margin)
+    edge = edge_of(high)
+    getattr(axes, f"set_{which}lim")(min(signs[0], 0) * edge, max(signs[-1], 0) * edge)
     step = max(1, -(-(high - low) * len(signs) // 14))
     # From the top down: the highest power is worth a label, next to zero there may be none.
     exponents = [e for e in range(high, low - 1, -step) if e - low >= step / 2 or e == high]

@@ -138,7 +138,9 @@ def _draw_others(axes: Any, shown: Sequence[Shares], low: int, high: int) -> Non
 def _mesh(axes: Any, edges: np.ndarray, table: Sequence[Sequence[float]]) -> Any:
     """Cells coloured by the logarithm of their share; none where there is none."""
     shares = np.ma.masked_equal(np.array(table, float), 0.0)
-    mesh = axes.pcolormesh(edges, np.arange(len(table) + 1), shares, norm="log", cmap="viridis")
+    # An edge of its own colour keeps a cell visible where two thousand exponents have columns.
+    style = {"norm": "log", "cmap": "viridis", "edgecolors": "face", "linewidth": 0.3}
+    mesh = axes.pcolormesh(edges, np.arange(len(table) + 1), shares, **style)
     mesh.set_clim(1e-6, 1.0)
     axes.set_facecolor("0.96")
     axes.set_ylim(len(table), 0)

@@ -12,6 +12,7 @@ from jax_ranges.report.plots.canvas import (
     GREY,
     SMALL,
     draw_limits,
+    edge_of,
     figure,
     name_text,
     signed_log,
@@ -99,7 +100,7 @@ def _lines(
     low, high = span_of(rows, formats)
     signed_log(axes, "y", low, high, (1,))
     axes.grid(axis="y", alpha=0.25, linewidth=0.5)
-    edge = 2.0**high * 1.5
+    edge = edge_of(high)
     for course in rest:
         axes.plot(_heights(course, edge), color=GREY, linewidth=0.6, alpha=0.5, zorder=1)
     for i, course in enumerate(named):
