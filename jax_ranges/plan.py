@@ -16,7 +16,7 @@ import functools
 import gc
 import itertools
 import math
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -368,7 +368,7 @@ class Planner:
         # Of what jax.numpy has jitted the equations know no line of the user's.
         line = compat.user_line(eqn) or self.line
         by_operand = tuple([operand.feeds for operand in operands])
-        feeds = tuple(dict.fromkeys(itertools.chain.from_iterable(by_operand)))
+        feeds = by_operand[0] if len(by_operand) == 1 else _united(by_operand)
         backward = "transpose(" in scope
         reads = self.leaves.read(feeds)
         values = []
@@ -518,7 +518,11 @@ class Planner:
 
 
 def _feeds(values: Sequence[Value]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name for value in values for name in value.feeds))
+    return _united([value.feeds for value in values])
+
+
+def _united(names: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(itertools.chain.from_iterable(names)))
 
 
 def _shape_dtype(aval: Any) -> tuple[tuple[int, ...], np.dtype]:

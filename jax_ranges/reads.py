@@ -7,6 +7,7 @@ leaf's value any more.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 from jax_ranges.derive import MOVEMENT, PAIRWISE
@@ -28,6 +29,7 @@ class Leaves:
 
     def __init__(self) -> None:
         self._held: dict[str, Names] = {}
+        self._holds_none = self._held.keys().isdisjoint
 
     def add(self, name: str) -> None:
         """A leaf of this name."""
@@ -35,10 +37,10 @@ class Leaves:
 
     def read(self, names: Sequence[str]) -> Names:
         """The leaves that are read by what these sites and leaves feed."""
-        held = self._held
-        if held.keys().isdisjoint(names):  # the rule, and much faster than to look for each
+        if self._holds_none(names):  # the rule, and much faster than to look for each
             return ()
-        return tuple(dict.fromkeys(leaf for name in names for leaf in held.get(name, ())))
+        found = [self._held[name] for name in names if name in self._held]
+        return found[0] if len(found) == 1 else tuple(dict.fromkeys(itertools.chain(*found)))
 
     def carry(
         self, name: str, primitive: str, output: int, operands: Sequence[Names], read: Names
