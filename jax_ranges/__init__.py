@@ -26,6 +26,7 @@ from jax_ranges.quantization.specs import Dynamic
 from jax_ranges.range import Range
 from jax_ranges.ranges import Ranges, UnknownSiteError
 from jax_ranges.report.console import report
+from jax_ranges.report.plots import plot
 from jax_ranges.scopes import scopes
 from jax_ranges.shadow import shadow
 from jax_ranges.site import Site
@@ -83,6 +84,7 @@ __all__ = [
     "load",
     "merge_processes",
     "plan",
+    "plot",
     "qparams",
     "quantize",
     "ranges",

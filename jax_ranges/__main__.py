@@ -75,7 +75,8 @@ def _show(options: argparse.Namespace) -> Result:
     ranges = _loaded(options)
     if options.json:
         return _sorted_json(ranges, options), 0
-    view = report_view(ranges, sort=options.sort, tree=options.tree, limit=options.limit)
+    how = {"sort": options.sort, "tree": options.tree, "limit": options.limit}
+    view = report_view(ranges, **how, reads=options.reads)
     return _drawn(view, options.width), 0
 
 
@@ -362,6 +363,9 @@ def _show_options(parser: Parser) -> None:
     )
     either = parser.add_mutually_exclusive_group()
     either.add_argument("--tree", "-t", action="store_true", help="sites below their scopes")
+    parser.add_argument(
+        "--reads", action="store_true", help="also show which arguments each operation reads"
+    )
     _json(either)
     _limits(parser)
 

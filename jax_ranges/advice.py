@@ -165,6 +165,13 @@ class Advice(Sequence[AdviceRow]):
 
         return advice_table(self)
 
+    def _repr_html_(self) -> str:
+        from jax_ranges.report.advice_table import advice_table
+        from jax_ranges.report.html import LIMIT
+        from jax_ranges.report.notebook import console_html
+
+        return console_html(advice_table(self, LIMIT))
+
 
 def advise(
     ranges: Ranges, formats: Sequence[FormatLike] = DEFAULT_FORMATS, *, snr_db: float = 20.0

@@ -131,6 +131,13 @@ class Diff:
 
         return diff_table(self)
 
+    def _repr_html_(self) -> str:
+        from jax_ranges.report.diff_table import diff_table
+        from jax_ranges.report.html import LIMIT
+        from jax_ranges.report.notebook import console_html
+
+        return console_html(diff_table(self, LIMIT))
+
 
 def diff(
     a: Ranges | File,

@@ -253,6 +253,13 @@ class ErrorReport(Mapping[str, ErrorRow]):
 
         return errors_table(self)
 
+    def _repr_html_(self) -> str:
+        from jax_ranges.report.errors_table import errors_table
+        from jax_ranges.report.html import LIMIT
+        from jax_ranges.report.notebook import console_html
+
+        return console_html(errors_table(self, LIMIT))
+
 
 def _rank(by: str) -> Any:
     """Of equal errors the more elements that are lost, and then the larger total, goes first."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from jax_ranges.files.records import records_of
 from jax_ranges.ranges import Ranges
+from jax_ranges.report.rows import reads_of
 from jax_ranges.stats import MinMax
 
 LIBRARIES = ("pandas", "polars")
@@ -31,6 +32,7 @@ def records(ranges: Ranges) -> list[dict[str, Any]]:
             "dtype": str(site.dtype),
             "source": site.source,
             "backward": site.backward,
+            "reads": ", ".join(reads_of(site)),
             **_range(found.get(site.name)),
             **dict(_others(merged, site.name)),
         }

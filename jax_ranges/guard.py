@@ -301,6 +301,13 @@ class Violations:
 
         return violations_table(self)
 
+    def _repr_html_(self) -> str:
+        from jax_ranges.report.guard_table import violations_table
+        from jax_ranges.report.html import LIMIT
+        from jax_ranges.report.notebook import console_html
+
+        return console_html(violations_table(self, LIMIT))
+
 
 def guard(
     fun: Callable[..., Any],

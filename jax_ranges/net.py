@@ -349,6 +349,11 @@ class Net:
     def __rich__(self) -> Any:
         return self.get_info(total=True).__rich__()
 
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<p><b>{escape(repr(self))}</b></p>{self.get_info(total=True)._repr_html_()}"
+
 
 class Observer:
     """One operation of a net: what it has seen, and whether it goes on."""

@@ -14,8 +14,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import itertools
 import math
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -27,6 +28,7 @@ from jax.extend import source_info_util as siu
 from jax_ranges import compat
 from jax_ranges.derive import MOVEMENT, PAIRWISE, Chain, Expr, Known, derived, origin_of
 from jax_ranges.packing import Block, Group, Layout, Slot, group_of
+from jax_ranges.reads import Leaves
 from jax_ranges.rules import RULES, Link, Loop, Program
 from jax_ranges.site import Names, Select, Site, chosen
 from jax_ranges.stats import Extrema, Form, MinMax, Statistic, extrema_of
@@ -273,6 +275,7 @@ class Planner:
         self.line = ""  # where the user wrote the equation that it is a part of
         self.inputs = inputs
         self.names = Names()
+        self.leaves = Leaves()
         self.sites: list[Site] = []
         self.values: list[Value] = []
         self.made: list[Made] = []
@@ -305,6 +308,7 @@ class Planner:
         """A constant that the program captured (an input like others, if it is a tracer)."""
         name = f"const/{self.captures}"
         self.captures += 1
+        self.leaves.add(name)
         value = self.argument(frame, position, aval, (name,))
         if value.source is not None and not compat.is_traced(array) and _addressable(array):
             value.source.known = functools.cache(lambda: extrema_of(array))
@@ -363,15 +367,19 @@ class Planner:
         base = self.names.claim(f"{scope}/{primitive}" if scope else primitive)
         # Of what jax.numpy has jitted the equations know no line of the user's.
         line = compat.user_line(eqn) or self.line
-        feeds, backward = _feeds(operands), "transpose(" in scope
-        by_operand = tuple(operand.feeds for operand in operands)
+        by_operand = tuple([operand.feeds for operand in operands])
+        feeds = by_operand[0] if len(by_operand) == 1 else _united(by_operand)
+        backward = "transpose(" in scope
+        reads = self.leaves.read(feeds)
         values = []
         for i, var in enumerate(eqn.outvars):
             name = f"{base}[{i}]" if i else base
             value = self.result(equation, i, name, operands)
             if value.known is not None:
                 kind = _shape_dtype(var.aval)
-                site = Site(name, primitive, i, *kind, line, feeds, backward, by_operand)
+                site = Site(name, primitive, i, *kind, line, feeds, backward, by_operand, reads)
+                if reads:
+                    self.leaves.carry(name, primitive, i, by_operand, reads)
                 self.add_site(site, value, eqn, operands)
                 equation.sites[i] = name
             values.append(value)
@@ -510,7 +518,11 @@ class Planner:
 
 
 def _feeds(values: Sequence[Value]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name for value in values for name in value.feeds))
+    return _united([value.feeds for value in values])
+
+
+def _united(names: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(itertools.chain.from_iterable(names)))
 
 
 def _shape_dtype(aval: Any) -> tuple[tuple[int, ...], np.dtype]:
@@ -610,6 +622,12 @@ class Plan:
 
         return plan_table(self)
 
+    def _repr_html_(self) -> str:
+        from jax_ranges.report.notebook import console_html
+        from jax_ranges.report.tables import plan_table
+
+        return console_html(plan_table(self))
+
     def __repr__(self) -> str:
         from jax_ranges.report.tables import plain
 
@@ -664,6 +682,7 @@ def walk(planner: Planner, jaxpr: Any, inputs: Sequence[str], outputs: Sequence[
     arguments = []
     for i, (var, name) in enumerate(zip(opened.invars, inputs, strict=True)):
         value = planner.argument(frame, len(consts) + i, var.aval, (name,))
+        planner.leaves.add(name)
         if planner.inputs and value.known is not None:
             planner.add_site(Site(name, "input", 0, *_shape_dtype(var.aval)), value)
             frame.sites[len(consts) + i] = name
@@ -672,7 +691,8 @@ def walk(planner: Planner, jaxpr: Any, inputs: Sequence[str], outputs: Sequence[
     for name, value in zip(outputs, outs, strict=bool(outputs)):
         if value.known is not None and value.source is not None:
             kind, feeds = (value.source.shape, value.source.dtype), value.feeds
-            site = Site(name, "output", 0, *kind, operands=feeds, by_operand=(feeds,))
+            reads = planner.leaves.read(feeds)
+            site = Site(name, "output", 0, *kind, operands=feeds, by_operand=(feeds,), reads=reads)
             planner.add_site(site, value)
     return frame
 

@@ -287,9 +287,9 @@ class Ranges(Mapping[str, Range]):
     def to_dataframe(self, library: str | None = None) -> Any:
         """A data frame with a row a site, of pandas or polars, whichever is installed.
 
-        Columns: name, primitive, output, shape, dtype, source, backward; min, max (None where no
-        number was seen), nan, observed; and the single numbers that other statistics say
-        (`Moments.mean`). Leading axes are merged.
+        Columns: name, primitive, output, shape, dtype, source, backward, reads (the arguments, see
+        `jr.Site`, as one text); min, max (None where no number was seen), nan, observed; and the
+        single numbers that other statistics say (`Moments.mean`). Leading axes are merged.
 
         Raises:
           ModuleNotFoundError: neither is installed, or not the one that `library` asks for.

@@ -23,6 +23,10 @@ class Site:
         constants as `const/<n>` (also where those are not sites themselves).
       by_operand: the same for each operand of the equation: none for a literal, several for what
         comes out of a cond or round a loop. Empty where it is not known (CSV, text).
+      reads: the argument leaves (`input/<path>`) and captured constants (`const/<n>`) whose
+        elements its operands hold, cast or moved as they may be (transposed, reshaped, sliced,
+        looked up, concatenated), but not computed with. Of what a loop carries round, those that
+        enter it. Empty where it is not known (CSV, text, files of older releases).
       backward: it belongs to a backward pass (`transpose(...)` is in its scope path).
 
     Example:
@@ -31,6 +35,10 @@ class Site:
       >>> _, ranges = jr.ranges(lambda x: jnp.exp(-x))(jnp.arange(3.0))
       >>> [(site.name, site.operands) for site in ranges.sites]
       [('neg', ('input/x',)), ('exp', ('neg',))]
+      >>> dense = jr.ranges(lambda params, x: x @ params["kernel"].T, select="dot_general")
+      >>> _, ranges = dense({"kernel": jnp.ones((2, 3))}, jnp.ones(3))
+      >>> ranges.sites[0].operands, ranges.sites[0].reads
+      (('input/x', 'transpose'), ('input/x', 'input/params/kernel'))
     """
 
     name: str
@@ -42,6 +50,7 @@ class Site:
     operands: tuple[str, ...] = ()
     backward: bool = False
     by_operand: tuple[tuple[str, ...], ...] = ()
+    reads: tuple[str, ...] = ()
 
 
 class Names:

@@ -520,6 +520,16 @@ def test_details_show_exact_numbers_formats_and_the_way_to_neighbours(shown: Any
     assert not page.visible("#details")
 
 
+def test_arguments_are_found_by_their_paths_and_are_in_the_details(shown: Any) -> None:
+    dense = jr.ranges(lambda params, x: jnp.exp(x @ params["kernel"].T))
+    page = shown(dense({"kernel": jnp.ones((2, 3))}, jnp.ones((4, 3)))[1])
+    page.click("#search")
+    page.type("params/kernel")
+    assert sites_in(page) == ["transpose", "dot_general"]
+    page.click("#body tr", "dot_general")
+    assert page.texts("#details section:has(h3) .links li")[:2] == ["x", "params/kernel"]
+
+
 def test_the_keyboard_does_it_all(shown: Any) -> None:
     page = shown(program())
     names = sites_in(page)

@@ -74,6 +74,12 @@ class Report:
 
         return births_view(self.births)
 
+    def _repr_html_(self) -> str:
+        from jax_ranges.report.births_text import summary
+        from jax_ranges.report.notebook import console_html
+
+        return console_html(summary(self) if unreadable(self._ranges) else self.__rich__())
+
 
 def births_json(births: Sequence[Birth]) -> str:
     escaped = any(birth.fate == "escaped" for birth in births)

@@ -209,6 +209,13 @@ class Bounds(Mapping[str, Proven]):
 
         return bounds_table(self)
 
+    def _repr_html_(self) -> str:
+        from jax_ranges.report.bounds_table import bounds_table
+        from jax_ranges.report.html import LIMIT
+        from jax_ranges.report.notebook import console_html
+
+        return console_html(bounds_table(self, LIMIT))
+
 
 def _records(observed: Ranges | None) -> dict[str, Record]:
     if observed is None:

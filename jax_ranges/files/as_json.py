@@ -9,8 +9,9 @@ JSON has no infinities and no NaN, so these are strings; other floats are writte
 digits that a float64 needs, of which a float32 is an exact case. Min and max are null where no
 number was seen. Stacked and vmapped ranges are nested lists. `about` is there only if given.
 
-"by_operand", the operands by position, is there where it is not one name each. Since version 2
-a site may have "states" of other statistics, or those alone (see `states`).
+"by_operand", the operands by position, is there where it is not one name each, and "reads" where
+a site reads arguments or constants. Since version 2 a site may have "states" of other statistics,
+or those alone (see `states`).
 """
 
 from __future__ import annotations
@@ -81,6 +82,8 @@ def _object(record: Record) -> dict[str, Any]:
     }
     if site.by_operand != _one_each(site.operands):
         about["by_operand"] = [list(names) for names in site.by_operand]
+    if site.reads:
+        about["reads"] = list(site.reads)
     if not record.ranged:
         return about
     return {**about, "min": plain(record.min), "max": plain(record.max), "nan": record.nan}
@@ -141,6 +144,7 @@ def _record(each: dict[str, Any], stats: Mapping[str, Statistic]) -> Record:
         operands=several("operands", str),
         backward=field("backward", bool),
         by_operand=_by_operand(each, several("operands", str)),
+        reads=several("reads", str) if "reads" in each else (),
     )
     plain_states = each.get("states", {})
     states = {stats[name]: state_of(stats[name], site, s) for name, s in plain_states.items()}

@@ -28,6 +28,7 @@ def report(
     sort: str = "program",
     tree: bool = False,
     limit: int | None = None,
+    reads: bool = False,
     console: Console | None = None,
 ) -> None:
     """Print ranges as a table, or as a tree by scope.
@@ -44,6 +45,7 @@ def report(
         largest value in it, and NaN if there is any; it is sorted as the first of its sites.
       limit: show no more sites than this: the first ones as sorted; in program order the first
         and the last ones.
+      reads: also show which arguments each operation reads (see `jr.Site`).
       console: where to print; standard output if None. That is as wide as the terminal, or as
         `COLUMNS` says, or 160 where there is neither: nobody scrolls a file or a log of CI
         sideways, but many search them for names, which a narrower table cuts.
@@ -69,7 +71,7 @@ def report(
       sub    f32[2]    -2.579  -1.762       ███▏
       3 sites, largest first · largest 6.238 at head/mul
     """
-    view = report_view(ranges, select=select, sort=sort, tree=tree, limit=limit)
+    view = report_view(ranges, select=select, sort=sort, tree=tree, limit=limit, reads=reads)
     (standard_output() if console is None else console).print(view)
 
 
@@ -80,6 +82,7 @@ def report_view(
     sort: str = "program",
     tree: bool = False,
     limit: int | None = None,
+    reads: bool = False,
 ) -> RenderableType:
     """What `report` prints, to be printed by any rich console, or redrawn by `rich.live`.
 
@@ -94,7 +97,7 @@ def report_view(
     why = unreadable(chosen)
     if why:
         return tables.head(len(chosen), why=why)
-    rows = rows_of(chosen)
+    rows = rows_of(chosen, reads)
     draw = tables.tree if tree else tables.table
     return draw(rows, excerpt(rows, sort, limit), tables.caption(rows, says))
 

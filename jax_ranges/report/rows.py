@@ -42,6 +42,8 @@ class Row:
       each: for each index of the last leading axis the largest absolute value: NaN where a NaN
         was seen, None where nothing was.
       sites: how many sites it stands for; a scope in a tree has more than one.
+      reads: the paths of the arguments that the operation reads (see `Site.reads`), and the names
+        of constants, if they were asked for.
 
     Example:
       >>> import jax.numpy as jnp
@@ -67,6 +69,7 @@ class Row:
     lead: tuple[int, ...] = ()
     each: tuple[float | None, ...] = ()
     sites: int = 1
+    reads: tuple[str, ...] = ()
 
     @property
     def infinite(self) -> bool:
@@ -74,12 +77,15 @@ class Row:
         return self.amax == math.inf
 
 
-def rows_of(ranges: Mapping[str, Range]) -> list[Row]:
+def rows_of(ranges: Mapping[str, Range], reads: bool = False) -> list[Row]:
     """One row a site with a range, in program order. They must be readable (see `unreadable`)."""
     assert isinstance(ranges, Ranges)
     short = functools.cache(shortener())
     ranged = [site for site in ranges.sites if ranges.has(site.name, MinMax())]
-    return [_row(site, ranges[site.name], short(site.source)) for site in ranged]
+    return [
+        _row(site, ranges[site.name], short(site.source), reads_of(site) if reads else ())
+        for site in ranged
+    ]
 
 
 def unreadable(ranges: Ranges) -> str:
@@ -123,7 +129,12 @@ def _kind(leaf: Any) -> str:
 # -- one row ----------------------------------------------------------------------------------
 
 
-def _row(site: Site, found: Range, source: str) -> Row:
+def reads_of(site: Site) -> tuple[str, ...]:
+    """What an operation reads, as texts: `params/kernel` for the argument, `const/0`."""
+    return tuple(printable(name.removeprefix("input/")) for name in site.reads)
+
+
+def _row(site: Site, found: Range, source: str, reads: tuple[str, ...]) -> Row:
     lo, hi, nan = (_native(np.asarray(x)) for x in (found.min, found.max, found.nan))
     lead = lo.shape
     each = _each(lo, hi, nan) if lead else ()
@@ -147,6 +158,7 @@ def _row(site: Site, found: Range, source: str) -> Row:
         site.backward,
         lead,
         each,
+        reads=reads,
     )
 
 

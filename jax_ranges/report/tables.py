@@ -150,16 +150,18 @@ def layouts(name: Column, rows: list[Row], gauge: Gauge) -> list[tuple[Column, .
     kinds = (merged,) if any(row.sites > 1 for row in rows) else (shape, dtype)
     least, nan, bar, source = _extremes(rows), _nan(rows), _bars(rows, gauge), _sources(rows)
     each = [_sparks(rows)] if any(row.lead for row in rows) else []
+    reads = [_reads(rows)] if any(row.reads for row in rows) else []
     barless = [
         (_least(name, 20), merged, least, nan, *each),
         (_least(name, 16), least, nan, *each),
     ]
     return [
-        (name, *kinds, least, nan, bar, *each, source),
-        (name, *kinds, least, nan, bar, *each),
-        (_least(name, 28), merged, least, nan, bar, *each),
-        (_least(name, 24), merged, least, nan, _least(bar, 9), *each),
+        (name, *kinds, least, nan, bar, *each, *reads, source),
+        (name, *kinds, least, nan, bar, *each, *reads),
+        (_least(name, 28), merged, least, nan, bar, *each, *reads),
+        (_least(name, 24), merged, least, nan, _least(bar, 9), *each, *reads),
         *(barless if each else []),
+        *([(_least(name, 16), least, nan, *reads)] if reads else []),
         (_least(name, 16), least, nan, _least(bar, 6)),
         (_least(name, 8), least),
     ]
@@ -256,6 +258,11 @@ def _sparks(rows: list[Row]) -> Column:
 
     longest = max([4, *(len(row.each) for row in rows)])
     return Column(lambda w: "each", room + 1 + min(longest, 24), room + 1 + min(longest, 8), cell)
+
+
+def _reads(rows: list[Row]) -> Column:
+    reads = [", ".join(row.reads) for row in rows]
+    return column("reads", reads, lambda i, w: [(texts.cut_left(reads[i], w), "green")], 28)
 
 
 def _sources(rows: list[Row]) -> Column:

@@ -24,6 +24,7 @@ export function drawDetails(model, state, act) {
       site.each.length ? loop(site, state) : undefined,
       site.exponents ? counted(site, state) : undefined,
       site.family.length ? family(model, site, state, act) : undefined,
+      links("Reads the arguments", site.reads, model, act),
       links("Fed by", site.operands, model, act),
       links("Feeds", site.users, model, act),
     ].filter(Boolean),

@@ -8,7 +8,8 @@
      "scopes": [["encoder", -1], ["layer_0", 0], ...],          label and scope above
      "sites": [{"scope": 1, "label": "add", "primitive": "add", "dtype": "f32", "shape": "[8]",
                 "source": "/home/me/model.py:12", "short": "model.py:12", "float": true,
-                "operands": [4, "input/x"], "backward": true, "over": [0],
+                "operands": [4, "input/x"], "reads": ["params/kernel", "x"], "backward": true,
+                "over": [0],
                 "seen": {"min": "-1.5", "max": "inf", "nan": true}, ...}, ...]}
 
 Numbers of sites are texts that hold them exactly, which a reader can see and JavaScript reads; it
@@ -39,7 +40,7 @@ from jax_ranges.formats import Format
 from jax_ranges.ranges import Ranges
 from jax_ranges.report.entries import Entry, entries_of
 from jax_ranges.report.page.families import families, outlier
-from jax_ranges.report.rows import Gauge, Number, Row, name_parts, printable
+from jax_ranges.report.rows import Gauge, Number, Row, name_parts, printable, reads_of
 from jax_ranges.statistics.exponents import ExponentCounts, Exponents
 
 MOST_POINTS = 256
@@ -120,6 +121,7 @@ def _site(
         "source": printable(site.source),
         "short": row.source,
         "operands": [places.get(name, printable(name)) for name in site.operands],
+        "reads": reads_of(site),
         "float": isinstance(row.min, float),
         "backward": row.backward,
         "over": overflows(row, formats),

@@ -30,6 +30,7 @@ function siteOf(plain, index, scopes) {
     shape: "[]",
     dtype: "",
     operands: [],
+    reads: [],
     over: [],
     changes: [],
     lead: [],
@@ -39,7 +40,9 @@ function siteOf(plain, index, scopes) {
     index,
     path: scope,
     name: scope + plain.label,
-    searched: `${scope}${plain.label}\n${plain.primitive}\n${plain.source ?? ""}`.toLowerCase(),
+    searched: [scope + plain.label, plain.primitive, plain.source, ...(plain.reads ?? [])]
+      .join("\n")
+      .toLowerCase(),
     seen,
     before: plain.before && seenOf(plain.before),
     score: plain.score === undefined ? undefined : numeric(String(plain.score)),
