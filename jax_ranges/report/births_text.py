@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os.path
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -79,8 +79,9 @@ def _near(name: str, birth: str) -> str:
 
     In a solver or a large model the path of scopes may be longer than all the rest.
     """
-    scopes = (name.split("/")[:-1], birth.split("/")[:-1])
-    shared = len(os.path.commonprefix(scopes))
+    scopes, of_birth = name.split("/")[:-1], birth.split("/")[:-1]
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(scopes, of_birth, strict=False))
+    shared = len(list(same))
     return name if shared <= _WRITTEN_OUT else "/".join(["…", *name.split("/")[shared:]])
 
 
