@@ -1,5 +1,7 @@
 """Settings of the whole suite."""
 
+import gc
+import os
 from pathlib import Path
 
 import hypothesis
@@ -18,15 +20,41 @@ pytest.register_assert_rewrite("tests.compare")
 # that has them. (Otherwise --doctest-modules would import them all.)
 collect_ignore = ["benchmarks"] + ([] if jax.device_count() == 8 else ["eight_devices"])
 
-MAPS = Path("/proc/self/maps")
+# All that JAX traced and compiled stays, and the collector would look through it again and again.
+gc.set_threshold(20_000, 20, 20)
+
+MEMORY = Path("/proc/self/statm")
+GROWTH = (1 << 30) // os.sysconf("SC_PAGE_SIZE")
+
+
+class Memory:
+    """Drops what was compiled when the process has grown by a gigabyte.
+
+    Each small executable also takes some of the memory maps that Linux allows a process (65530).
+    """
+
+    def __init__(self) -> None:
+        self.most = self.pages() + GROWTH
+
+    def pages(self) -> int:
+        return int(MEMORY.read_text().split()[1]) if MEMORY.exists() else 0
+
+    def trim(self) -> None:
+        if self.pages() > self.most:
+            jax.clear_caches()
+            gc.collect()
+            self.most = self.pages() + GROWTH
+
+
+@pytest.fixture(scope="session")
+def memory():
+    return Memory()
 
 
 @pytest.fixture(autouse=True)
-def few_memory_maps():
-    """Each small executable takes some of the memory maps that Linux allows a process (65530)."""
+def trimmed(memory):
     yield
-    if MAPS.exists() and len(MAPS.read_bytes().splitlines()) > 20_000:
-        jax.clear_caches()
+    memory.trim()
 
 
 @pytest.fixture

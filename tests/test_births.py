@@ -1,5 +1,6 @@
 """jr.find_nonfinite and net.births(): the corpus, and what each part promises."""
 
+import inspect
 import io
 import json
 
@@ -233,6 +234,27 @@ def test_the_way_through_deep_scopes_is_short():
     assert birth.site.name == "model/block/head/log"
     assert birth.path == ("model/block/head/mul", "model/block/head/last/add", "mul")
     assert str(birth).endswith("It escaped through …/mul, …/last/add, mul to output.")
+
+
+@pytest.mark.slow  # the solver has thousands of operations to compile
+def test_gradient_of_an_adaptive_solver():
+    diffrax = pytest.importorskip("diffrax")
+
+    def loss(y):
+        def slope(t, y, args):
+            return -y * jnp.where(y > 0, jnp.sqrt(y), 0.0)  # its derivative at 0 is NaN
+
+        return diffrax.diffeqsolve(
+            *(diffrax.ODETerm(slope), diffrax.Tsit5(), 0.0, 1.0, 0.1, y),
+            stepsize_controller=diffrax.PIDController(rtol=1e-3, atol=1e-6),
+            max_steps=64,
+        ).ys.sum()
+
+    gradient, report = jr.find_nonfinite(jax.grad(loss))(jnp.array([1.0, 0.0]))
+    assert np.isnan(gradient).tolist() == [False, True]
+    assert [(b.kind, b.fate) for b in report.births] == [("+inf", "escaped"), ("nan", "escaped")]
+    line = inspect.getsourcelines(loss)[1] + 2
+    assert {b.site.source.rpartition(":")[2] for b in report.births} == {str(line)}
 
 
 # -- nets -------------------------------------------------------------------------------------
