@@ -156,13 +156,13 @@ def assert_found(got: Any, found: Any, rtol: float = 0.0) -> None:
     assert len(set(ranges)) == len(ranges.sites), "names are not unique"
 
 
-@chunks(2000, in_ci=300)
+@chunks(2000, in_ci=150)
 @on_each("wild")
 def test_ranges_are_those_that_the_oracle_finds(program):
     _compare(program, "merge" if program.seed % 4 else "stack")
 
 
-@chunks(200, in_ci=50)
+@chunks(200, in_ci=25)
 @on_each("wild")
 def test_outputs_are_bit_for_bit_those_of_the_function(program):
     out, _ = jr.ranges(program.fun)(*program.args)
@@ -172,7 +172,7 @@ def test_outputs_are_bit_for_bit_those_of_the_function(program):
 # -- under transformations --------------------------------------------------------------------
 
 
-@chunks(200, in_ci=50)
+@chunks(200, in_ci=25)
 @on_each("exact")
 def test_under_jit_outputs_and_ranges_stay_the_same(program):
     got = jax.jit(jr.ranges(program.fun))(*program.args)
@@ -212,7 +212,7 @@ def test_ranges_of_two_inputs_merge_to_the_range_over_both(program):
     assert_same_outputs(list(jax.tree.leaves(second | first)), list(jax.tree.leaves(both)))
 
 
-@chunks(200, in_ci=50)
+@chunks(200, in_ci=25)
 @on_each("smooth")
 def test_gradients_are_those_of_the_function(program):
     """Of a scalar made of all float outputs; integers and while loops have no gradient."""

@@ -179,7 +179,9 @@ def test_the_output_is_the_simulations_bit_for_bit(program):
     jax.tree.map(np.testing.assert_array_equal, out, jr.simulate(program, recipe)(X, W))
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize(
+    "seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(4, 12))]
+)
 def test_random_programs(seed):
     program = random_program(seed, "smooth")
     with program.mode():

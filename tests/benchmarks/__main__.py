@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         run.notes.append("interrupted: what follows was not measured")
     # Where nobody sees it (a file, CI) the width is a guess of 80, and the tables need more.
-    run.show(Console(width=None if sys.stdout.isatty() else 120))
+    run.show(Console(width=None if sys.stdout.isatty() else 140))
     if options.json is not None:
         Path(options.json).write_text(json.dumps(run.record(), indent=1) + "\n")
     return 1 if run.failed else 0
@@ -164,9 +164,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         "--only", nargs="+", metavar="NAME", help="rows whose names contain one of these"
     )
     parser.add_argument("--peer", action="store_true", help="measure the alternatives too")
-    parser.add_argument(
-        "--tools", action="store_true", help="measure what else can be taken, and a floor, too"
-    )
+    parser.add_argument("--tools", action="store_true", help="measure what else can be taken, too")
     parser.add_argument("--quick", action="store_true", help="small and few: under two minutes")
     parser.add_argument("--select", metavar="GLOB", help="measure these operations only")
     parser.add_argument(

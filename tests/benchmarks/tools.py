@@ -1,45 +1,17 @@
-"""What else can be taken of a function than ranges, and the least that anything can cost."""
+"""What else can be taken of a function than ranges."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jax
-from jax import lax
 
 import jax_ranges as jr
-from jax_ranges import keys
-from jax_ranges.stats import TOGETHER, Extrema, MinMax, Stages, as_rows
 from tests.benchmarks.measure import Fun
 
 Tool = Callable[[Fun, Sequence[Any], dict[str, Any]], Fun]
 """Makes the function to be measured of one, of arguments for it, and of options of `jr.ranges`."""
-
-
-@dataclass(frozen=True)
-class Read(MinMax):
-    """A floor: of every value that MinMax measures each element is read, once, and no more.
-
-    Of its bits the largest is taken, which is the cheapest exact reduction there is; which values
-    are read, in how many stages, and which of them together, is as for MinMax.
-    """
-
-    def begin(self, value: jax.Array) -> jax.Array | Extrema:
-        if value.size <= TOGETHER:
-            return value
-        rows, row = as_rows(value.shape)
-        axes = tuple(range(len(rows), len(rows) + len(row)))
-        state = self._measure(value.reshape(*rows, *row), [axes])
-        return Extrema(*(leaf.ravel() for leaf in state))
-
-    def _measure(self, value: jax.Array, stages: Stages) -> Extrema:
-        bits = keys.float_bits(value) if keys.is_float(value.dtype) else keys.integer_key(value)
-        for axes in stages:
-            bits = lax.reduce_max(bits, axes)
-        word = keys.key_dtype(keys.real_dtype(value.dtype))
-        return Extrema(*[bits.astype(word)] * 3)
 
 
 def _taking(*stats: jr.Statistic) -> Tool:
@@ -56,7 +28,6 @@ def _guard(fun: Fun, args: Sequence[Any], how: dict[str, Any]) -> Fun:
 
 
 TOOLS: dict[str, Tool] = {
-    "read only": _taking(Read()),
     "guard": _guard,
     "births": _births,
     "Health": _taking(jr.MinMax(), jr.Health()),
@@ -66,7 +37,6 @@ TOOLS: dict[str, Tool] = {
 }
 
 LEGEND = {
-    "read only": "no tool, a floor: every value that jr.ranges measures, read once",
     "guard": "jr.guard with the ranges that there are",
     "births": "jr.find_nonfinite",
     "Health": "ranges, and counts of NaN, inf, zeros and subnormals",
