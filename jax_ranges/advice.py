@@ -21,6 +21,7 @@ from jax_ranges.files.records import Record, records_of
 from jax_ranges.formats import Format, FormatLike, format_of
 from jax_ranges.noise import ExponentCounts, Fit, constant_fits, fits, spread_of
 from jax_ranges.ranges import Ranges
+from jax_ranges.shown import Shown
 from jax_ranges.statistics.exponents import ExponentCounts as OwnCounts
 from jax_ranges.statistics.exponents import Exponents
 
@@ -102,7 +103,7 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Advice(Sequence[AdviceRow]):
+class Advice(Shown, Sequence[AdviceRow]):
     """Rows for each site and format, the riskiest first; made by `jr.advise`.
 
     Attributes:
@@ -160,17 +161,10 @@ class Advice(Sequence[AdviceRow]):
 
         return advice_summary(self)
 
-    def __rich__(self) -> Any:
+    def _table(self, limit: int | None = None) -> Any:
         from jax_ranges.report.advice_table import advice_table
 
-        return advice_table(self)
-
-    def _repr_html_(self) -> str:
-        from jax_ranges.report.advice_table import advice_table
-        from jax_ranges.report.html import LIMIT
-        from jax_ranges.report.notebook import console_html
-
-        return console_html(advice_table(self, LIMIT))
+        return advice_table(self, limit)
 
 
 def advise(

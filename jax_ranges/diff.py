@@ -31,6 +31,7 @@ from jax_ranges.files import File, load
 from jax_ranges.files.as_json import plain
 from jax_ranges.files.records import Record, records_of
 from jax_ranges.ranges import Ranges
+from jax_ranges.shown import Shown
 from jax_ranges.site import Site
 
 KINDS = (
@@ -76,7 +77,7 @@ class DiffRow:
 
 
 @dataclass(frozen=True)
-class Diff:
+class Diff(Shown):
     """What moved between two sets of ranges; made by `jr.diff`.
 
     Attributes:
@@ -126,17 +127,10 @@ class Diff:
 
         return diff_summary(self)
 
-    def __rich__(self) -> Any:
+    def _table(self, limit: int | None = None) -> Any:
         from jax_ranges.report.diff_table import diff_table
 
-        return diff_table(self)
-
-    def _repr_html_(self) -> str:
-        from jax_ranges.report.diff_table import diff_table
-        from jax_ranges.report.html import LIMIT
-        from jax_ranges.report.notebook import console_html
-
-        return console_html(diff_table(self, LIMIT))
+        return diff_table(self, limit)
 
 
 def diff(

@@ -15,6 +15,7 @@ from jax_ranges import compat
 from jax_ranges.files.as_json import plain
 from jax_ranges.quantization.recipe import Entry, QRule, Recipe
 from jax_ranges.ranges import Ranges, UnknownSiteError, nearest
+from jax_ranges.shown import Shown
 from jax_ranges.site import Site
 from jax_ranges.statistics.errors import BEFORE, EXACT, INHERITED, LOCAL, TOTAL, Errors, ErrorValues
 
@@ -102,7 +103,7 @@ def decibels(error: float) -> float:
 
 
 @jax.tree_util.register_pytree_node_class
-class ErrorReport(Mapping[str, ErrorRow]):
+class ErrorReport(Shown, Mapping[str, ErrorRow]):
     """The error that each operation introduces alone, and that it inherits from its operands.
 
     Made by `jr.shadow` and by `jr.simulate(..., report=True)`. A mapping from site names to
@@ -248,17 +249,10 @@ class ErrorReport(Mapping[str, ErrorRow]):
 
         return errors_summary(self)
 
-    def __rich__(self) -> Any:
+    def _table(self, limit: int | None = None) -> Any:
         from jax_ranges.report.errors_table import errors_table
 
-        return errors_table(self)
-
-    def _repr_html_(self) -> str:
-        from jax_ranges.report.errors_table import errors_table
-        from jax_ranges.report.html import LIMIT
-        from jax_ranges.report.notebook import console_html
-
-        return console_html(errors_table(self, LIMIT))
+        return errors_table(self, limit)
 
 
 def _rank(by: str) -> Any:

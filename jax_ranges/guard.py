@@ -41,6 +41,7 @@ from jax_ranges.files.records import Record, records_of
 from jax_ranges.interpret import Interpreter, Jits
 from jax_ranges.packing import Layout
 from jax_ranges.ranges import Ranges, nearest
+from jax_ranges.shown import Shown
 from jax_ranges.site import NothingSelectedError, Select, Site, selector
 from jax_ranges.stats import MinMax
 from jax_ranges.transform import Options, check_callable, named_like, ranges
@@ -130,7 +131,7 @@ class RangeViolationError(ArithmeticError):
 
 
 @jax.tree_util.register_pytree_node_class
-class Violations:
+class Violations(Shown):
     """Which sites of a guarded run left their expected ranges; made by `jr.guard`.
 
     A pytree of a handful of arrays that goes through jit, scan, cond, vmap and device_put.
@@ -296,17 +297,10 @@ class Violations:
 
         return violations_summary(self)
 
-    def __rich__(self) -> Any:
+    def _table(self, limit: int | None = None) -> Any:
         from jax_ranges.report.guard_table import violations_table
 
-        return violations_table(self)
-
-    def _repr_html_(self) -> str:
-        from jax_ranges.report.guard_table import violations_table
-        from jax_ranges.report.html import LIMIT
-        from jax_ranges.report.notebook import console_html
-
-        return console_html(violations_table(self, LIMIT))
+        return violations_table(self, limit)
 
 
 def guard(

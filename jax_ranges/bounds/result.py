@@ -15,6 +15,7 @@ from jax_ranges.files.as_json import plain
 from jax_ranges.files.records import Record, records_of
 from jax_ranges.formats import Format
 from jax_ranges.ranges import Ranges, UnknownSiteError, nearest
+from jax_ranges.shown import Shown
 from jax_ranges.site import Site
 from jax_ranges.stats import MinMax
 
@@ -128,7 +129,7 @@ class BoundsRow:
         }
 
 
-class Bounds(Mapping[str, Proven]):
+class Bounds(Shown, Mapping[str, Proven]):
     """Proven ranges of a program's sites, by name, in program order; made by `jr.bounds`.
 
     Attributes:
@@ -204,17 +205,10 @@ class Bounds(Mapping[str, Proven]):
 
         return bounds_summary(self)
 
-    def __rich__(self) -> Any:
+    def _table(self, limit: int | None = None) -> Any:
         from jax_ranges.report.bounds_table import bounds_table
 
-        return bounds_table(self)
-
-    def _repr_html_(self) -> str:
-        from jax_ranges.report.bounds_table import bounds_table
-        from jax_ranges.report.html import LIMIT
-        from jax_ranges.report.notebook import console_html
-
-        return console_html(bounds_table(self, LIMIT))
+        return bounds_table(self, limit)
 
 
 def _records(observed: Ranges | None) -> dict[str, Record]:
