@@ -661,8 +661,8 @@ def test_a_second_enter_that_was_on_its_way_does_nothing(model):
 
 
 @needs_textual
-@pytest.mark.parametrize("action", ["sort", "keys", "quit"])
-def test_details_may_be_on_their_way_when_a_menu_opens_or_all_ends(model, action):
+@pytest.mark.parametrize("action", ["sort", "keys"])
+def test_details_may_be_on_their_way_when_a_menu_opens(model, action):
     from jax_ranges.report.view.app import Browser
 
     browser = Browser(model)
@@ -673,11 +673,10 @@ def test_details_may_be_on_their_way_when_a_menu_opens_or_all_ends(model, action
             browser.table.to(5)  # details follow a moment later
             await browser.run_action(action)
             await pilot.pause(0.2)
-            if action != "quit":
-                await pilot.press("escape")
-                await pilot.pause()
-                content = drawn(browser.query_one("#detail"))
-                assert content.startswith(names(model, [5])[0])
+            await pilot.press("escape")
+            await pilot.pause()
+            content = drawn(browser.query_one("#detail"))
+            assert content.startswith(names(model, [5])[0])
 
     asyncio.run(steps())
 

@@ -45,26 +45,21 @@ class Lines(ScrollView, can_focus=True):
     """
 
     @dataclass
-    class Moved(Message):
+    class Told(Message):
+        """Something happened in these lines."""
+
+        lines: Lines
+
+        @property
+        def control(self) -> Lines:
+            """The widget, by which textual chooses who is told."""
+            return self.lines
+
+    class Moved(Told):
         """The cursor is at another line, or at other contents."""
 
-        lines: Lines
-
-        @property
-        def control(self) -> Lines:
-            """The widget, by which textual chooses who is told."""
-            return self.lines
-
-    @dataclass
-    class Chosen(Message):
+    class Chosen(Told):
         """Enter was pressed, or the line clicked that the cursor was at."""
-
-        lines: Lines
-
-        @property
-        def control(self) -> Lines:
-            """The widget, by which textual chooses who is told."""
-            return self.lines
 
     cursor = 0
 

@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from jax_ranges.report import diff_table, tables
 from jax_ranges.report.grid import Cell, Column, Fitted, column, fit
 from jax_ranges.report.names import name_column
-from jax_ranges.report.rows import Row, cut_left
+from jax_ranges.report.rows import cut_left
 from jax_ranges.report.tables import ALARM
 from jax_ranges.report.view.lines import Lines
 from jax_ranges.report.view.model import Model
@@ -54,12 +54,9 @@ class SiteTable(Lines):
     def line(self, i: int, width: int) -> tuple[str, Cell]:
         """What was not observed, or did not change, is dim."""
         site = self.shown[i]
-        dim = site not in self.model.changed if self.model.compared else _is_unseen(self.row(i))
+        model = self.model
+        dim = site not in model.changed if model.compared else not model.rows[site].observed
         return "dim" if dim else "", self._columns(width).line(site)
-
-    def row(self, i: int) -> Row:
-        """That of a line."""
-        return self.model.rows[self.shown[i]]
 
     def _columns(self, width: int) -> Fitted:
         if width not in self._fitted:
@@ -90,10 +87,6 @@ class SiteTable(Lines):
             ]
 
         return column("", ["   "], cell)
-
-
-def _is_unseen(row: Row) -> bool:
-    return not row.observed
 
 
 def _layouts(model: Model) -> Sequence[Sequence[Column]]:
