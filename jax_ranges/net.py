@@ -304,10 +304,15 @@ class Net:
         Example:
           >>> import jax.numpy as jnp
           >>> import jax_ranges as jr
+          >>> import io
+          >>> from rich.console import Console
           >>> net = jr.Net(jnp.square)
-          >>> with net.live(sort="amax", limit=20):  # doctest: +SKIP
-          ...     for batch in batches:
+          >>> screen = Console(file=io.StringIO())  # by default the terminal
+          >>> with net.live(sort="amax", limit=20, console=screen):
+          ...     for batch in (1.0, 3.0):
           ...         y = net(batch)
+          >>> "square" in screen.file.getvalue()
+          True
         """
         from jax_ranges.report.live import live
 

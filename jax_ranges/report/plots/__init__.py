@@ -81,8 +81,10 @@ def plot(
       >>> import jax.numpy as jnp
       >>> import jax_ranges as jr
       >>> _, ranges = jr.ranges(lambda x: jnp.exp(x) - 8)(jnp.arange(9.0))
-      >>> figure = jr.plot(ranges)  # doctest: +SKIP
-      >>> figure.savefig("ranges.png")  # doctest: +SKIP
+      >>> import importlib.util, io
+      >>> if importlib.util.find_spec("matplotlib"):  # an optional extra
+      ...     figure = jr.plot(ranges, formats=["float8_e4m3fn"])
+      ...     figure.savefig(io.BytesIO())  # or a file: "ranges.png"
     """
     order(sort)
     if limit is not None and (not isinstance(limit, int) or limit < 1):
