@@ -35,13 +35,19 @@ class Row:
     tools: dict[str, Comparison]
 
 
-def main_table(rows: Sequence[Row], selected: Sequence[Row]) -> Table:
-    """Ratios to `jax.jit(f)`."""
-    table = Table(title="jr.ranges(f) to f, both under jax.jit", title_justify="left")
-    table.add_column("function", no_wrap=True)
-    heads = ("sites", "reductions", "f, ms", "run", "quartiles", "compile", "trace", "memory")
+def _table(title: str, first: str, heads: Iterable[str]) -> Table:
+    """An empty one: names in its first column, numbers in the others."""
+    table = Table(title=title, title_justify="left")
+    table.add_column(first, no_wrap=True)
     for head in heads:
         table.add_column(head, justify="right", no_wrap=True)
+    return table
+
+
+def main_table(rows: Sequence[Row], selected: Sequence[Row]) -> Table:
+    """Ratios to `jax.jit(f)`."""
+    heads = ("sites", "reductions", "f, ms", "run", "quartiles", "compile", "trace", "memory")
+    table = _table("jr.ranges(f) to f, both under jax.jit", "function", heads)
     for row in rows:
         table.add_row(*_cells(row))
     table.add_section()
@@ -81,9 +87,7 @@ def geometric_mean(rows: Iterable[Row]) -> float:
 
 def net_table(rows: Sequence[NetRow]) -> Table:
     """What `jr.Net` costs."""
-    table = Table(title="jr.Net", title_justify="left")
-    for head in ("what", "figure", "quartiles", "samples"):
-        table.add_column(head, justify="left" if head == "what" else "right", no_wrap=True)
+    table = _table("jr.Net", "what", ("figure", "quartiles", "samples"))
     for row in rows:
         digits = 3 if row.unit == "ratio" else 1
         unit = "" if row.unit == "ratio" else f" {row.unit}"
@@ -97,16 +101,13 @@ def net_table(rows: Sequence[NetRow]) -> Table:
 
 def peer_table(rows: Sequence[Row]) -> Table:
     """Run ratio, and compile ratio in parentheses, of each alternative beside this package's."""
-    table = Table(
-        title="against the alternatives: run (compile), to jax.jit(f)", title_justify="left"
-    )
-    table.add_column("function", no_wrap=True)
-    for head in ("jr.ranges", *LEGEND):
-        table.add_column(head, justify="right", no_wrap=True)
+    title = "against the alternatives: run (compile), to jax.jit(f)"
+    table = _table(title, "function", ("jr.ranges", *LEGEND))
     for row in rows:
         if row.peers:
-            own = _pair(row.found.run.median, row.found.compile[1] / row.found.compile[0])
-            table.add_row(row.name, own, *(_peer_cell(row.peers[name]) for name in LEGEND))
+            table.add_row(
+                row.name, _found(row.found), *(_peer_cell(row.peers[name]) for name in LEGEND)
+            )
     return table
 
 
@@ -118,12 +119,8 @@ def _peer_cell(found: dict[str, Any]) -> str:
 
 def tools_table(rows: Sequence[Row]) -> Table:
     """Run ratio, and compile ratio in parentheses, of what else can be taken."""
-    table = Table(
-        title="what else can be taken: run (compile), to jax.jit(f)", title_justify="left"
-    )
-    table.add_column("function", no_wrap=True)
-    for head in ("ranges", *TOOLS):
-        table.add_column(head, justify="right", no_wrap=True)
+    title = "what else can be taken: run (compile), to jax.jit(f)"
+    table = _table(title, "function", ("ranges", *TOOLS))
     for row in rows:
         if row.tools:
             table.add_row(row.name, *map(_found, (row.found, *row.tools.values())))
