@@ -153,6 +153,7 @@ STEPS: dict[str, tuple[Callable[..., Any], Callable[[Step], bool]]] = {
     "floor": (lambda xp, x, step: xp.floor(x), _never),
     "ceil": (lambda xp, x, step: xp.ceil(x), _never),
     "sign": (lambda xp, x, step: xp.sign(x), _never),
+    "cube": (lambda xp, x, step: x * (x * x), _never),
 }
 
 
@@ -179,7 +180,7 @@ def _same(params: dict[str, Any], operands: Sequence[Known], out: np.dtype) -> K
 
 
 def _union(params: dict[str, Any], operands: Sequence[Known], out: np.dtype) -> Known | None:
-    """Concatenation: the union of the operands' ranges."""
+    """Concatenation, stacking: the union of the operands' ranges."""
     del params
     chains = dict.fromkeys(chain for known in operands for chain in known.expr)
     origins = {known.origin for known in operands}
@@ -271,6 +272,15 @@ def _divide(params: dict[str, Any], operands: Sequence[Known], out: np.dtype) ->
     )
 
 
+def _power(params: dict[str, Any], operands: Sequence[Known], out: np.dtype) -> Known | None:
+    """x**3 = x * (x * x), which rounds in order; of a product factors may be gathered first."""
+    (known,) = operands
+    single = out in _WIDE and out not in _HALF
+    if params["y"] != 3 or not single or known.origin is Origin.PRODUCT:
+        return None
+    return _step("cube", known, out, origin=Origin.PRODUCT)
+
+
 def _add(params: dict[str, Any], operands: Sequence[Known], out: np.dtype) -> Known | None:
     del params
     pair = _with_literal(operands) if out in _WIDE else None
@@ -351,12 +361,14 @@ DERIVATIONS: dict[str, Derivation] = {
     "convert_element_type": _convert,
     "div": _divide,
     "floor": _monotone("floor"),
+    "integer_pow": _power,
     "max": _extremum("max"),
     "min": _extremum("min"),
     "mul": _multiply,
     "neg": _negate,
     "not": _invert,
     "sign": _monotone("sign"),
+    "stack": _union,
     "sub": _subtract,
 }
 

@@ -18,6 +18,7 @@ import numpy as np
 from jax import lax
 
 from jax_ranges import compat
+from jax_ranges.memory_order import Order
 from jax_ranges.packing import Block, Group, group_of, join, nothing
 from jax_ranges.plan import Equation, Frame, Source
 from jax_ranges.rules import RULES
@@ -152,7 +153,9 @@ class Interpreter:
         """What is kept of a value until its group is finished, for each statistic."""
         value = compat.varying(value, self.varying)
         return {
-            k: stat.begin_in(value, context) if stat.contextual else stat.begin(value)
+            k: stat.begin_in(value, context)
+            if stat.contextual
+            else stat.begin(_as_it_lies(value, source.order_for(stat)))
             for k in source.wanted
             for stat in [self.stats[k]]
         }
@@ -175,7 +178,7 @@ class Interpreter:
         value = lax.optimization_barrier(value) if source.frozen else value
         if stat.contextual:
             return [leaf[None] for leaf in jax.tree.leaves(stat.measure_in(value, context))]
-        return _row_of(stat)(value)
+        return _row_of(stat)(_as_it_lies(value, source.order_for(stat)))
 
     # -- what rules call ------------------------------------------------------------------
 
@@ -235,6 +238,11 @@ def run_outermost(
     inner = interpreter.inside(axes, compat.tracks_varying(axes))
     outs, block = inner.run(frame, values)
     return outs, inner.everywhere(block, axes)
+
+
+def _as_it_lies(value: Any, order: Order) -> Any:
+    """A value with its axes from major to minor. Of what is there already that would be a copy."""
+    return value if order is None or not compat.is_traced(value) else lax.transpose(value, order)
 
 
 def _jit_key(eqn: Any) -> tuple[Any, ...]:

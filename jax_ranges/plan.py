@@ -26,12 +26,22 @@ import numpy as np
 from jax.extend import source_info_util as siu
 
 from jax_ranges import compat
-from jax_ranges.derive import MOVEMENT, PAIRWISE, Chain, Expr, Known, derived, origin_of
+from jax_ranges.derive import (
+    MAX_CHAINS,
+    MOVEMENT,
+    PAIRWISE,
+    Chain,
+    Expr,
+    Known,
+    derived,
+    origin_of,
+)
+from jax_ranges.memory_order import Order, order_of
 from jax_ranges.packing import Block, Group, Layout, Slot, group_of
 from jax_ranges.reads import Leaves
 from jax_ranges.rules import RULES, Link, Loop, Program
 from jax_ranges.site import Names, Select, Site, chosen
-from jax_ranges.stats import Extrema, Form, MinMax, Statistic, extrema_of
+from jax_ranges.stats import Extrema, Form, MinMax, Statistic, at_once, extrema_of
 from jax_ranges.taken import Taken
 
 
@@ -51,6 +61,7 @@ class Source:
         at seconds each; the interpreter hides it from that.
       same: of what is an inner program's operand only: what is known of the outer value, if it
         is that value whenever the inner program runs.
+      order: of its axes in memory (see `memory_order`).
       wide: whether the program has values of 64 bits.
       wanted: the indices of the statistics that are to be taken, in order.
     """
@@ -65,12 +76,22 @@ class Source:
     known: Callable[[], Extrema] | None = None
     frozen: bool = False
     same: Known | None = None
+    order: Order = None
     wide: bool = False
     wanted: tuple[int, ...] = ()
 
     @property
     def elements(self) -> int:
         return math.prod(self.shape)
+
+    def order_for(self, stat: Statistic) -> Order:
+        """The order of its axes in which a statistic had better see it."""
+        return None if stat.positional else self.order
+
+    def shape_for(self, stat: Statistic) -> tuple[int, ...]:
+        """Its shape in that order."""
+        order = self.order_for(stat)
+        return self.shape if order is None else tuple([self.shape[axis] for axis in order])
 
     def want(self, k: int) -> None:
         """Statistic k is to be taken."""
@@ -84,7 +105,7 @@ class Source:
     def signature(self) -> tuple[Any, ...]:
         """What the interpreter does about it, as a hashable value."""
         known = None if self.known is None else tuple(np.asarray(x).tobytes() for x in self.known())
-        return (str(self.dtype), self.loops, known, self.frozen, self.wanted)
+        return (str(self.dtype), self.loops, known, self.frozen, self.order, self.wanted)
 
 
 @dataclass(eq=False, slots=True)
@@ -181,7 +202,8 @@ def _together(
     kind_of = functools.cache(functools.partial(_kind, stats))
     for source in sources:
         if source.known is None and not source.frozen:
-            kind = kind_of(source.form, source.nest > 0, source.wanted)
+            shapes = tuple([source.shape_for(stats[k]) for k in source.wanted])
+            kind = kind_of(source.form, shapes, source.nest > 0, source.wanted)
             if kind is not None:
                 groups.setdefault(kind, []).append(source)
     return tuple(
@@ -192,17 +214,21 @@ def _together(
 
 
 def _kind(
-    stats: tuple[Statistic, ...], form: Form, repeats: bool, wanted: tuple[int, ...]
+    stats: tuple[Statistic, ...],
+    form: Form,
+    shapes: tuple[tuple[int, ...], ...],
+    repeats: bool,
+    wanted: tuple[int, ...],
 ) -> tuple[Any, ...] | None:
     """What sources that are measured together have in common; None if this one is not."""
-    alike = {stats[k].alike(form.shape, repeats) for k in wanted}
+    alike = {stats[k].alike(shape, repeats) for k, shape in zip(wanted, shapes, strict=True)}
     if len(alike) != 1 or None in alike:
         return None
     return (*alike, form.dtype, *(group_of(stats, k, form) for k in wanted))
 
 
 def _parts(group: Sequence[Source], kept: int, kind: Any) -> Iterator[tuple[Source, ...]]:
-    size = max(kept // group[0].elements, 1) if kind[0] == "value" else len(group)
+    size = at_once(len(group), group[0].elements, kept) if kind[0] == "value" else len(group)
     yield from (tuple(group[i : i + size]) for i in range(0, len(group), size))
 
 
@@ -217,6 +243,7 @@ class Value:
       frozen: it depends on constants only.
       array: itself, for a captured constant.
       rearranged: the source of which it has the elements, in another order or shape.
+      order: of its axes in memory (see `memory_order`).
     """
 
     known: Known | None
@@ -225,13 +252,21 @@ class Value:
     frozen: bool = False
     array: Any = None
     rearranged: Source | None = None
+    order: Order = None
 
     @property
     def counted(self) -> Source | None:
         """The source in which what it holds may be counted, where order does not matter."""
         return self.rearranged or self.source
 
+    def lie(self, order: Order) -> None:
+        """It lies in memory in that order."""
+        self.order = order
+        if self.source is not None:
+            self.source.order = order
 
+
+_SPLITS = frozenset({"split", "unstack"})
 _CARRIED = "\0carried "  # no scope can be called that
 
 
@@ -285,6 +320,7 @@ class Planner:
         self.nest = self.nests = 0  # which one, and how many there were
         self.outside: dict[int, int] = {}  # the nest that a nest is in
         self.captures = 0  # constants met so far
+        self.parts: dict[int, list[Value]] = {}  # into which sources are split
         self.carried: dict[str, tuple[str, ...]] = {}  # see `entering`
 
     def fresh(self, aval: Any, feeds: tuple[str, ...], frozen: bool = False) -> Value:
@@ -371,10 +407,13 @@ class Planner:
         feeds = by_operand[0] if len(by_operand) == 1 else _united(by_operand)
         backward = "transpose(" in scope
         reads = self.leaves.read(feeds)
+        order = order_of(eqn, [operand.order for operand in operands])
         values = []
         for i, var in enumerate(eqn.outvars):
             name = f"{base}[{i}]" if i else base
             value = self.result(equation, i, name, operands)
+            if order is not None:
+                value.lie(order)
             if value.known is not None:
                 kind = _shape_dtype(var.aval)
                 site = Site(name, primitive, i, *kind, line, feeds, backward, by_operand, reads)
@@ -383,7 +422,18 @@ class Planner:
                 self.add_site(site, value, eqn, operands)
                 equation.sites[i] = name
             values.append(value)
+        if primitive in _SPLITS:
+            self.split(operands[0], values)
         return values
+
+    def split(self, whole: Value, parts: list[Value]) -> None:
+        """Note what has been split, for its range is that of all parts together."""
+        source = whole.source
+        if source is None or whole.known is None or source.known is not None:
+            return
+        here = (source.nest, source.lead) == (self.nest, self.lead)
+        if here and whole.known.expr == (Chain(source.index),) and 0 not in source.shape:
+            self.parts[source.index] = parts
 
     def result(self, equation: Equation, i: int, name: str, operands: list[Value]) -> Value:
         """Output `i` of a plain equation: measured, unless its range follows or is known."""
@@ -702,6 +752,7 @@ Places = list[list[Expr]]
 
 def want(planner: Planner, taken: Taken, sites: Sequence[Site], picked: Sequence[int]) -> Places:
     """For each statistic and each picked site, how its state is had; what that takes is wanted."""
+    _put_together(planner, taken, sites, picked)
     places = [
         [_places(planner, i, stat) if taken.takes(k, sites[i]) else () for i in picked]
         for k, stat in enumerate(taken.stats)
@@ -710,6 +761,41 @@ def want(planner: Planner, taken: Taken, sites: Sequence[Site], picked: Sequence
         for chain in (chain for chains in of_stat for chain in chains):
             planner.sources[chain.source].want(k)
     return places
+
+
+def _put_together(
+    planner: Planner, taken: Taken, sites: Sequence[Site], picked: Sequence[int]
+) -> None:
+    """Where all parts of a value have their ranges taken, derive that of the whole from them."""
+    if not planner.parts:
+        return
+    ranges = [k for k, stat in enumerate(taken.stats) if isinstance(stat, MinMax)]
+    measured = {
+        id(planner.values[i]) for i in picked if any(taken.takes(k, sites[i]) for k in ranges)
+    }
+    wholes = {
+        source: parts
+        for source, parts in planner.parts.items()
+        if all(id(part) in measured for part in parts)
+    }
+    for value in planner.values:
+        if value.known is not None and any(chain.source in wholes for chain in value.known.expr):
+            expr = tuple(dict.fromkeys(_chains(value.known.expr, wholes)))
+            if len(expr) <= MAX_CHAINS:
+                value.known = value.known._replace(expr=expr)
+
+
+def _chains(expr: Expr, wholes: dict[int, list[Value]]) -> Iterator[Chain]:
+    """The chains of an expression, with those of the parts in the place of those of wholes."""
+    for chain in expr:
+        parts = wholes.get(chain.source)
+        if parts is None:
+            yield chain
+            continue
+        for part in parts:
+            assert part.known is not None
+            for inner in _chains(part.known.expr, wholes):
+                yield inner._replace(steps=(*inner.steps, *chain.steps))
 
 
 def _places(planner: Planner, site: int, stat: Statistic) -> Expr:

@@ -236,6 +236,8 @@ class MinMax(Statistic):
       Range(min=-inf, max=0.0, nan=True)
     """
 
+    positional: ClassVar[bool] = False
+
     def identity(self, dtype: np.dtype) -> Extrema:
         word = keys.key_dtype(keys.real_dtype(dtype))
         info = np.iinfo(word)
@@ -252,6 +254,8 @@ class MinMax(Statistic):
         # reduction, which takes longer to compile and to run.
         if isinstance(begun[0], Extrema):
             rows = jax.tree.map(lambda *leaves: jnp.stack(leaves), *begun)
+            if rows.min.shape[1] == 1:
+                return Extrema(*(leaf[:, 0] for leaf in rows))
             least, most, top = lax.optimization_barrier(rows)
             return Extrema(*extrema([(1,)], least, most, top))
         rows = lax.optimization_barrier(_stacked(begun))
@@ -384,7 +388,13 @@ TWO_STAGES = 1 << 18
 # Elements up to which values of one size are copied together and reduced at once, and in loops.
 # Each reduction is a kernel to compile and to start; for more elements the copy costs more.
 TOGETHER, TOGETHER_IN_LOOPS = 1 << 12, 1 << 8
-# Larger values are reduced to rows, at least so many for all cores to take part, and at most so
+# XLA's CPU backend shares a kernel out to threads by a model of its cost, from some 3,600
+# elements of such a reduction on. To wake one up takes 25 to 50 us, in which a core reduces 100,000
+# elements. So it pays from `SHARED` elements on, below that values are reduced to scalars, where
+# there is nothing to share; and a `FEW` times `UNSHARED` elements are not measured together at
+# once, but in parts that stay below the threshold. (Of more, the parts cost more to compile.)
+SHARED, UNSHARED, FEW = 1 << 16, 3 << 10, 4
+# Values above are reduced to rows, at least so many for all cores to take part, and at most so
 # many; the rows of several values are then copied together.
 ROWS = 8, 1 << 12
 
@@ -401,11 +411,22 @@ def together(shape: tuple[int, ...], repeats: bool) -> Hashable:
     if elements <= TOGETHER:
         return ("value", elements) if not repeats or elements <= TOGETHER_IN_LOOPS else None
     rows = math.prod(as_rows(shape)[0])
-    return ("rows", rows) if ROWS[0] <= rows <= ROWS[1] else None
+    return ("rows", rows) if elements < SHARED or ROWS[0] <= rows <= ROWS[1] else None
+
+
+def at_once(count: int, elements: int, kept: int) -> int:
+    """How many of `count` small values of that size are measured at once, if `kept` is the most."""
+    unshared = max(UNSHARED // elements, 1)
+    return unshared if count <= FEW * unshared else max(kept // elements, 1)
 
 
 def as_rows(shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """A shape in two parts: the axes of rows, and those of a row. A vector is cut in pieces."""
+    """A shape in two parts: the axes of rows, and those of a row. A vector is cut in pieces.
+
+    What no other thread shall have a share in is a single row.
+    """
+    if math.prod(shape) < SHARED:
+        return (), shape
     if len(shape) == 1:
         rows = math.gcd(shape[0], ROWS[1] // 4)
         return (rows,), (shape[0] // rows,)

@@ -1,5 +1,6 @@
 """MinMax: exact for every dtype and value, on every path; and a semilattice."""
 
+import math
 from dataclasses import dataclass
 
 import jax
@@ -73,8 +74,14 @@ def test_values_measured_together_are_measured_as_each_alone(measure, dtype):
 
 
 @pytest.mark.parametrize("shape", [(6000,), (70, 90), (3, 5, 7, 80), (2, 1, 4, 800)], ids=str)
-def test_values_measured_by_their_rows_are_measured_as_each_alone(measure, shape):
+@pytest.mark.parametrize("shared", [stats.SHARED, 1], ids=["one row", "rows"])
+def test_values_measured_by_their_rows_are_measured_as_each_alone(
+    measure, shape, shared, monkeypatch
+):
     del measure
+    monkeypatch.setattr(stats, "SHARED", shared)
+    stats._rows.clear_cache()
+    assert (math.prod(stats.as_rows(shape)[0]) == 1) == (shared > 1)
     assert stats.together(shape, repeats=True) is not None
     rng = np.random.default_rng(4)
     for dtype in (np.float32, jnp.bfloat16, np.uint8, np.complex64):
@@ -82,6 +89,16 @@ def test_values_measured_by_their_rows_are_measured_as_each_alone(measure, shape
         states = jax.jit(lambda xs: MinMax().finish([MinMax().begin(x) for x in xs]))(arrays)
         for i, array in enumerate(arrays):
             check(jax.tree.map(lambda leaf, i=i: leaf[i], states), array)
+
+
+def test_few_small_values_are_measured_in_parts_that_one_thread_does():
+    def parts(count):
+        plan = jr.plan(lambda xs: [jnp.sin(x) for x in xs])([jnp.ones((8, 8))] * count)
+        return [len(group) for group in plan.frame.together]
+
+    assert parts(40) == [40]
+    assert parts(100) == [48, 48, 4]
+    assert parts(200) == [200]
 
 
 @pytest.mark.usefixtures("x64")
