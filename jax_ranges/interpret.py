@@ -23,6 +23,7 @@ from jax_ranges.packing import Block, Group, group_of, join, nothing
 from jax_ranges.plan import Equation, Frame, Source
 from jax_ranges.rules import RULES
 from jax_ranges.stats import TOGETHER, Context, Form, MinMax, Statistic
+from jax_ranges.stored import stored
 
 # The scope that the reductions have in a profile, inside the scope of what they measure.
 SCOPE = "jax_ranges"
@@ -131,6 +132,8 @@ class Interpreter:
     def evaluate(self, equation: Equation, values: list[Any]) -> tuple[list[Any], list[Any]]:
         """The results of an equation, and what is measured of each of them."""
         results = compat.bind(equation.eqn, values)
+        if equation.outputs:
+            results = stored(equation.eqn.primitive.name, results)
         return results, results
 
     def about(self, frame: Frame) -> Hashable:

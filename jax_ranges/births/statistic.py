@@ -185,9 +185,9 @@ def _magnitude(x: jax.Array) -> tuple[Any, Any, Any]:
 def _counts(marks: jax.Array, kinds: int, stages: Sequence[tuple[int, ...]]) -> list[jax.Array]:
     """How many marks have each bit, over the axes of the stages, one stage after another."""
     first, *later = stages
-    width = 31 // kinds
+    width = 31 // _half(kinds)
     few = math.prod(marks.shape[axis] for axis in first) < 1 << width
-    # So few that the counts of all kinds fit into one word: one sum instead of several.
+    # So few that the counts of all kinds fit into two words: two sums instead of one for each.
     planes = _fields_sum(marks, kinds, width, first) if few else _sums(_bits(marks, kinds), first)
     for axes in later:
         planes = _sums(planes, axes)
@@ -199,9 +199,26 @@ def _bits(marks: jax.Array, kinds: int) -> list[jax.Array]:
 
 
 def _fields_sum(marks: jax.Array, kinds: int, width: int, axes: tuple[int, ...]) -> list[jax.Array]:
-    fields = ((marks & np.int32(1 << k)) << np.int32(k * (width - 1)) for k in range(kinds))
-    total = jnp.sum(functools.reduce(jnp.bitwise_or, fields), axes, dtype=np.int32)
-    return [(total >> np.int32(k * width)) & np.int32((1 << width) - 1) for k in range(kinds)]
+    """The counts as fields of two words.
+
+    Not of one: XLA's CPU backend rewrites the sum of a single array of integers so that the array
+    has to be stored first.
+    """
+    half = _half(kinds)
+    words = [
+        functools.reduce(
+            jnp.bitwise_or,
+            [((marks >> np.int32(k)) & np.int32(1)) << np.int32(k % half * width) for k in these],
+        )
+        for these in (range(half), range(half, kinds))
+    ]
+    totals = _sums(words, axes)
+    field = np.int32((1 << width) - 1)
+    return [(totals[k // half] >> np.int32(k % half * width)) & field for k in range(kinds)]
+
+
+def _half(kinds: int) -> int:
+    return -(-kinds // 2)
 
 
 def _sums(planes: Sequence[jax.Array], axes: tuple[int, ...]) -> list[jax.Array]:
