@@ -3,7 +3,8 @@
 XLA's CPU backend fuses what is cheap into every operation that reads it, reductions included, and
 stores what is expensive. It counts the last operation only: a sine, which it expands into dozens
 of operations that end in a cheap one, it computes again for its own range and for that of each
-elementwise operation after it. A barrier makes it store the result.
+elementwise operation after it. A barrier makes it store the result. (Not that of jax 0.10.2, which
+removes barriers before it fuses; there this changes nothing.)
 
 Measured on 1024 x 1024 float32, `z = op(x) * x + x`, as the run ratio to the function itself
 (jax 0.12.0.1, two cores): lgamma 7.4 without and 1.4 with it, bessel_i0e 3.6 and 1.9, tan 3.5 and
