@@ -19,7 +19,7 @@ OPERATIONS = {
 }
 # Operations of which there are several in what XLA expands (a lgamma reads tables), and none in
 # a reduction.
-EXPENSIVE = re.compile(r" (exponential|gather|log|log-plus-one|cosine|sine|tan|sqrt|tanh)\(")
+EXPENSIVE = re.compile(r" (exponential|gather|log|log-plus-one|cosine|sine|tan|rsqrt|sqrt|tanh)\(")
 
 
 def counted(f, x):
