@@ -9,6 +9,7 @@ import jax
 
 import jax_ranges as jr
 from tests.benchmarks.measure import Fun
+from tests.benchmarks.stored import storing
 
 Tool = Callable[[Fun, Sequence[Any], dict[str, Any]], Fun]
 """Makes the function to be measured of one, of arguments for it, and of options of `jr.ranges`."""
@@ -28,6 +29,7 @@ def _guard(fun: Fun, args: Sequence[Any], how: dict[str, Any]) -> Fun:
 
 
 TOOLS: dict[str, Tool] = {
+    "stored": storing,
     "guard": _guard,
     "births": _births,
     "Health": _taking(jr.MinMax(), jr.Health()),
@@ -37,6 +39,7 @@ TOOLS: dict[str, Tool] = {
 }
 
 LEGEND = {
+    "stored": "every measured value stored, and nothing reduced",
     "guard": "jr.guard with the ranges that there are",
     "births": "jr.find_nonfinite",
     "Health": "ranges, and counts of NaN, inf, zeros and subnormals",
