@@ -36,7 +36,9 @@ class Storing(Interpreter):
         return {}
 
     def finish(self, group: Sequence[Source], begun: Sequence[dict[int, Any]]) -> Block:
-        return join(self.measure(None, source, Context("", {}, (), source.form)) for source in group)
+        return join(
+            self.measure(None, source, Context("", {}, (), source.form)) for source in group
+        )
 
     def measure(self, value: Any, source: Source, context: Context) -> Block:
         return join(nothing(self._group(k, source), 1) for k in source.wanted)
