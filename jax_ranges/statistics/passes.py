@@ -19,8 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jax_ranges import keys
 from jax_ranges.statistics import counts
 from jax_ranges.statistics.counts import Count
+from jax_ranges.stats import TWO_STAGES
 
 # On a GPU additions to the same count wait for one another, and most values are in a few counts.
 # So there are several tables there, which neighbours use in turn (chosen without measuring).
@@ -39,23 +41,40 @@ def tally(codes: Sequence[jax.Array], size: int) -> Count:
     return counts.counted(jnp.sum(table.reshape(tables, size), 0, dtype=np.uint32))
 
 
+def at_once() -> bool:
+    """Whether it pays to reduce several arrays in one reduction (`stats.extrema` says why)."""
+    return jax.default_backend() == "cpu" and jax.device_count() == 1
+
+
 def occurrences(*conditions: jax.Array) -> jax.Array:
     """How many elements satisfy each of these conditions, which have one shape."""
     ones = tuple(condition.astype(np.int32) for condition in conditions)
     every = tuple(range(ones[0].ndim))
-    if jax.default_backend() == "cpu" and jax.device_count() == 1:
-        zeros = (np.int32(0),) * len(ones)
-        return jnp.stack(lax.reduce(ones, zeros, _add_each, every))
+    if at_once():
+        zeros, add = (np.int32(0),) * len(ones), [lax.add] * len(ones)
+        return jnp.stack(lax.reduce(ones, zeros, functools.partial(_each, add), every))
     return jnp.stack([jnp.sum(one, dtype=np.int32) for one in ones])
 
 
-def _add_each(a: tuple[jax.Array, ...], b: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-    return tuple(x + y for x, y in zip(a, b, strict=True))
-
-
 def largest(x: jax.Array) -> jax.Array:
-    """The largest of non-negative integers, 0 of none."""
-    return lax.reduce(x, x.dtype.type(0), lax.max, tuple(range(x.ndim)))
+    """The largest of non-negative integers, 0 of none; rows first, as all cores take part then."""
+    x = _as_rows(x, 0)
+    if x.ndim > 1:
+        x = _largest_of_last(x)
+    return _largest_of_last(jnp.ravel(x))
+
+
+def _largest_of_last(x: jax.Array) -> jax.Array:
+    """Over the last axis."""
+    last = (x.ndim - 1,)
+    if not at_once():
+        return lax.reduce(x, x.dtype.type(0), lax.max, last)
+    # In two halves: of a reduction of one array XLA makes a tree of slower ones. (They overlap in
+    # the middle of an odd number.)
+    half = -(-x.shape[-1] // 2)
+    halves = (x[..., :half], x[..., x.shape[-1] - half :])
+    zeros = (x.dtype.type(0),) * 2
+    return lax.max(*lax.reduce(halves, zeros, functools.partial(_each, [lax.max] * 2), last))
 
 
 def summed(x: jax.Array) -> jax.Array:
@@ -71,16 +90,17 @@ Op = Callable[[Any, Any], Any]
 def folded(ops: Sequence[Op], arrays: Sequence[jax.Array], lead: int = 0) -> list[jax.Array]:
     """Several arrays of one shape, each summed up or its largest (`lax.add`, `lax.max`).
 
-    Of numbers that are not negative. The first `lead` axes stay; of more than 4096 elements the
+    Of numbers that are not negative. The first `lead` axes stay; of more than 4096 floats the
     last axis goes first, so that errors of sums do not add up. In a single reduction where XLA
     does not fuse them: not as fast as one for each can be, but with less to compile.
     """
     arrays = [_as_rows(x, lead) for x in arrays]
     axes = tuple(range(lead, arrays[0].ndim))
-    small = math.prod(arrays[0].shape[lead:]) <= ROW
+    exact = not any(keys.is_float(x.dtype) for x in arrays)
+    small = math.prod(arrays[0].shape[lead:]) <= (TWO_STAGES if exact else ROW)
     for over in [axes] if small else [axes[-1:], axes[:-1]]:
         starts = [x.dtype.type(0) for x in arrays]
-        if jax.default_backend() == "cpu" and jax.device_count() == 1:
+        if at_once():
             arrays = lax.reduce(arrays, starts, functools.partial(_each, ops), over)
         else:
             each = zip(arrays, starts, ops, strict=True)
