@@ -67,11 +67,11 @@ class Moments(Pooled):
     """Count, mean and variance of the finite values; NaN and ±inf are counted apart.
 
     Computed in float32 (float64 for dtypes of 64 bits), of values scaled by a power of two where
-    they would overflow or underflow, in two passes: the mean, then squared deviations from it. States
-    merge by the pooled formula (Chan, Golub and LeVeque 1979, "Updating formulae and a pairwise
-    algorithm for computing sample variances"), so there is no difference of large sums. Merging
-    is associative but for rounding. Complex values count by their parts, subnormals as zeros
-    where the backend's arithmetic flushes them.
+    they would overflow or underflow, in two passes: the mean, then squared deviations from it.
+    States merge by the pooled formula (Chan, Golub and LeVeque 1979, "Updating formulae and a
+    pairwise algorithm for computing sample variances"), so there is no difference of large sums.
+    Merging is associative but for rounding. Complex values count by their parts, subnormals as
+    zeros where the backend's arithmetic flushes them.
 
     Example:
       >>> import jax.numpy as jnp
