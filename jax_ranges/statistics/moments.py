@@ -136,17 +136,19 @@ def _moments(x: jax.Array) -> MomentState:
     values = x if keys.is_float(x.dtype) else x.astype(float_of(x.dtype).dtype)
     if x.size <= TOGETHER or not at_once():
         return _of_any(values)
-    # Two runs through a library (see `passes`), which are enough for most values; they are no
-    # number if one of these is none.
     mean, m2 = _plainly(values)
     count = counts.counted(jnp.array([x.size, 0], np.uint32))
-    found = MomentState(count, np.int32(0), mean, m2)
-    fine = (jnp.abs(mean) <= 2.0**30) & (m2 >= 2.0**-60) & (m2 <= 2.0**60)
+    # No magnitude is above the sum of these two.
+    above = bits_of(jnp.abs(mean) + jnp.sqrt(m2))
+    exponent = exponent_above(above, float_of(values.dtype))
+    found = _rescaled(MomentState(count, np.int32(0), mean, m2), exponent, jnp)
+    # Nothing was infinite or NaN; and squares that underflow, below 2**-126 each, do not count.
+    fine = (m2 <= 2.0**120) & (m2 >= x.size * 2.0**-106)
     return lax.cond(fine, lambda _: found, _of_any, values)
 
 
 def _plainly(values: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean and sum of squared deviations, where nothing overflows, underflows or is no number."""
+    """Mean and sum of squared deviations, where all is finite: two runs of a library (`passes`)."""
     values = values.astype(float_of(values.dtype).dtype)
     mean = summed(values) / values.dtype.type(values.size)
     return mean, summed(jnp.square(values - mean))
