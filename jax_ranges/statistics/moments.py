@@ -137,10 +137,10 @@ def _moments(x: jax.Array) -> MomentState:
     if x.size <= TOGETHER or not at_once():
         return _of_any(values)
     mean, m2 = _plainly(values)
-    count = counts.counted(jnp.array([x.size, 0], np.uint32))
     # No magnitude is above the sum of these two.
     above = bits_of(jnp.abs(mean) + jnp.sqrt(m2))
     exponent = exponent_above(above, float_of(values.dtype))
+    count = _counted(x.size, jnp.zeros_like(m2, np.uint32))
     found = _rescaled(MomentState(count, np.int32(0), mean, m2), exponent, jnp)
     # Nothing was infinite or NaN; and squares that underflow, below 2**-126 each, do not count.
     fine = (m2 <= 2.0**120) & (m2 >= x.size * 2.0**-106)
@@ -160,14 +160,19 @@ def _of_any(values: jax.Array) -> MomentState:
     bits = bits_of(values)
     magnitude = magnitude_of(bits)
     finite = magnitude < kind.infinity
-    ones = finite.astype(np.uint32)
-    count, most = folded([lax.add, lax.max], [ones, jnp.where(finite, magnitude, 0)])
+    ones = (~finite).astype(np.uint32)
+    left_out, most = folded([lax.add, lax.max], [ones, jnp.where(finite, magnitude, 0)])
+    count = jnp.maximum(np.uint32(values.size) - left_out, 1).astype(kind.dtype)
     exponent = exponent_above(most, kind)
     scaled = lax.bitcast_convert_type(bits, kind.dtype) * power_of_two(-exponent, kind)
-    mean = summed(jnp.where(finite, scaled, 0)) / jnp.maximum(count, 1).astype(kind.dtype)
+    mean = summed(jnp.where(finite, scaled, 0)) / count
     m2 = summed(jnp.square(jnp.where(finite, scaled - mean, 0)))
-    both = jnp.stack([count, np.uint32(values.size) - count])
-    return MomentState(counts.counted(both), exponent, mean, m2)
+    return MomentState(_counted(values.size, left_out), exponent, mean, m2)
+
+
+def _counted(size: int, left_out: jax.Array) -> Count:
+    """The counts of a state, of so many values."""
+    return counts.counted(jnp.stack([np.uint32(size) - left_out, left_out]))
 
 
 def _rescaled(state: MomentState, exponent: Any, xp: Any) -> MomentState:
