@@ -81,9 +81,10 @@ def folded(ops: Sequence[Op], arrays: Sequence[jax.Array], lead: int = 0) -> lis
     last axis goes first, so that errors of sums do not add up. In a single reduction where XLA
     does not fuse them: not as fast as one for each can be, but with less to compile.
     """
-    arrays = [_as_rows(x, lead) for x in arrays]
-    axes = tuple(range(lead, arrays[0].ndim))
     exact = not any(keys.is_float(x.dtype) for x in arrays)
+    if at_once() or not exact:  # else they may be sharded, and need not be gathered
+        arrays = [_as_rows(x, lead) for x in arrays]
+    axes = tuple(range(lead, arrays[0].ndim))
     small = math.prod(arrays[0].shape[lead:]) <= (TWO_STAGES if exact else ROW)
     for over in [axes] if small else [axes[-1:], axes[:-1]]:
         starts = [x.dtype.type(0) for x in arrays]
