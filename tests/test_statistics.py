@@ -209,6 +209,37 @@ def test_moments_neither_overflow_nor_lose_a_small_variance():
         assert found.std == pytest.approx(np.std(array.astype(np.float64)), rel=1e-5)
 
 
+# Most of them are measured the short way; some underflow, some overflow, some have no variance.
+@pytest.mark.parametrize("scale", [0, 1e-38, 1e-30, 3e-17, 1e-12, 1, 1e15, 1e19, 1e37])
+@pytest.mark.parametrize("offset", [0, 1, 1e4])
+def test_moments_of_many_values_are_right_to_six_digits(scale, offset):
+    rng = np.random.default_rng(8)
+    for shape in [(70, 100), (1 << 13,)]:
+        exact = np.clip((rng.normal(size=shape) + offset) * scale, -3e38, 3e38)
+        array = exact.astype(np.float32)
+        for nonfinite in ([], [np.nan], [np.inf, -np.inf]):
+            array.reshape(-1)[: len(nonfinite)] = nonfinite
+            found = jr.Moments().read_state(host(measuring(jr.Moments())(array)), FLOAT32)
+            values = array[np.isfinite(array)].astype(np.float64)
+            values[abs(values) < 2.0**-126] = 0  # flushed
+            most = abs(values).max()
+            assert (found.count, found.nonfinite) == (values.size, len(nonfinite))
+            assert found.mean == pytest.approx(values.mean(), rel=0, abs=1e-6 * most)
+            error = (1e-7 * most) ** 2
+            assert found.variance == pytest.approx(values.var(), rel=1e-5, abs=error)
+
+
+@pytest.mark.parametrize("tracked", [False, True])
+@pytest.mark.parametrize("stat", CHECKS, ids=repr)
+def test_many_values_are_measured_inside_shard_map(stat, tracked):
+    spec = jax.sharding.PartitionSpec("d")
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("d",))
+    f = jax.shard_map(jnp.negative, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=tracked)
+    array = random_array(FLOAT32, (90, 90), np.random.default_rng(9))
+    _, ranges = jax.jit(jr.ranges(f, stats=stat))(array)
+    CHECKS[stat](ranges.of("shard_map/neg", stat), -array)
+
+
 # -- the laws of a monoid ---------------------------------------------------------------------
 
 ARRAYS = st.lists(

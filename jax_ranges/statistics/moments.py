@@ -13,7 +13,7 @@ from jax import lax
 from jax_ranges import keys
 from jax_ranges.statistics import counts
 from jax_ranges.statistics.counts import Count
-from jax_ranges.statistics.passes import largest, occurrences, summed
+from jax_ranges.statistics.passes import at_once, folded, summed
 from jax_ranges.statistics.pooled import Over, Pooled
 from jax_ranges.statistics.words import (
     bits_of,
@@ -24,6 +24,7 @@ from jax_ranges.statistics.words import (
     power_of_two,
     real_parts,
 )
+from jax_ranges.stats import TOGETHER
 
 
 class MomentState(NamedTuple):
@@ -65,12 +66,12 @@ class MomentValues:
 class Moments(Pooled):
     """Count, mean and variance of the finite values; NaN and ±inf are counted apart.
 
-    Computed in float32 (float64 for dtypes of 64 bits), of values scaled by a power of two so
-    that nothing overflows, in two passes: the mean, then squared deviations from it. States
-    merge by the pooled formula (Chan, Golub and LeVeque 1979, "Updating formulae and a pairwise
-    algorithm for computing sample variances"), so there is no difference of large sums. Merging
-    is associative but for rounding. Complex values count by their parts, subnormals as zeros
-    where the backend's arithmetic flushes them.
+    Computed in float32 (float64 for dtypes of 64 bits), of values scaled by a power of two where
+    they would overflow or underflow, in two passes: the mean, then squared deviations from it.
+    States merge by the pooled formula (Chan, Golub and LeVeque 1979, "Updating formulae and a
+    pairwise algorithm for computing sample variances"), so there is no difference of large sums.
+    Merging is associative but for rounding. Complex values count by their parts, subnormals as
+    zeros where the backend's arithmetic flushes them.
 
     Example:
       >>> import jax.numpy as jnp
@@ -132,20 +133,46 @@ class Moments(Pooled):
 
 def _moments(x: jax.Array) -> MomentState:
     """Of real numbers."""
-    kind = float_of(x.dtype)
-    values = x if keys.is_float(x.dtype) else x.astype(kind.dtype)
+    values = x if keys.is_float(x.dtype) else x.astype(float_of(x.dtype).dtype)
+    if x.size <= TOGETHER or not at_once():
+        return _of_any(values)
+    mean, m2 = _plainly(values)
+    # No magnitude is above the sum of these two.
+    above = bits_of(jnp.abs(mean) + jnp.sqrt(m2))
+    exponent = exponent_above(above, float_of(values.dtype))
+    count = _counted(x.size, jnp.zeros_like(m2, np.uint32))
+    found = _rescaled(MomentState(count, np.int32(0), mean, m2), exponent, jnp)
+    # Nothing was infinite or NaN; and squares that underflow, below 2**-126 each, do not count.
+    fine = (m2 <= 2.0**120) & (m2 >= x.size * 2.0**-106)
+    return lax.cond(fine, lambda _: found, _of_any, values)
+
+
+def _plainly(values: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and sum of squared deviations, where all is finite: two runs of a library (`passes`)."""
+    values = values.astype(float_of(values.dtype).dtype)
+    mean = summed(values) / values.dtype.type(values.size)
+    return mean, summed(jnp.square(values - mean))
+
+
+def _of_any(values: jax.Array) -> MomentState:
+    """Of floats, finite or not, and as large or small as they may be."""
+    kind = float_of(values.dtype)
     bits = bits_of(values)
     magnitude = magnitude_of(bits)
     finite = magnitude < kind.infinity
-    exponent = exponent_above(largest(jnp.where(finite, magnitude, 0)), kind)
-    (left_out,) = occurrences(~finite)
-    count = np.uint32(x.size) - left_out.astype(np.uint32)
-    scale = power_of_two(-exponent, kind)
-    scaled = jnp.where(finite, lax.bitcast_convert_type(bits, kind.dtype) * scale, 0)
-    mean = summed(scaled) / jnp.maximum(count, 1).astype(kind.dtype)
-    deviation = jnp.where(finite, scaled - mean, 0)
-    both = jnp.stack([count, left_out.astype(np.uint32)])
-    return MomentState(counts.counted(both), exponent, mean, summed(deviation * deviation))
+    ones = (~finite).astype(np.uint32)
+    left_out, most = folded([lax.add, lax.max], [ones, jnp.where(finite, magnitude, 0)])
+    count = jnp.maximum(np.uint32(values.size) - left_out, 1).astype(kind.dtype)
+    exponent = exponent_above(most, kind)
+    scaled = lax.bitcast_convert_type(bits, kind.dtype) * power_of_two(-exponent, kind)
+    mean = summed(jnp.where(finite, scaled, 0)) / count
+    m2 = summed(jnp.square(jnp.where(finite, scaled - mean, 0)))
+    return MomentState(_counted(values.size, left_out), exponent, mean, m2)
+
+
+def _counted(size: int, left_out: jax.Array) -> Count:
+    """The counts of a state, of so many values."""
+    return counts.counted(jnp.stack([np.uint32(size) - left_out, left_out]))
 
 
 def _rescaled(state: MomentState, exponent: Any, xp: Any) -> MomentState:

@@ -1,10 +1,16 @@
 """Passes over a value: how counts and sums are taken of it, in the fastest way that was found.
 
-Measured on XLA's CPU backend (jax 0.10.2 and 0.12.0.1, float32 of [1536, 384], two cores): a
-scatter-add into a table takes 0.6 ms, whereas one-hot matrix products take 20 ms, 32 comparisons
-and sums 3 ms, sorting 24 ms. Several sums of integers in one reduction take 0.1 ms, one by one
-0.4 ms each. With floats it is the other way round: XLA may reorder a sum, and so use vector
-instructions, only where the reduction is nothing but that sum.
+Measured on XLA's CPU backend (jax 0.10.2 and 0.12.0.1, float32 of [1536, 384], two cores):
+
+- A sum of floats, or their largest, is run by a library, and so is what is added, subtracted,
+  multiplied, squared or converted right before it (not what is selected or taken as bits): 0.1 ms,
+  and nothing to compile.
+- Several reductions of integers at once take 0.1 ms; a single one 0.4 ms, because XLA makes of it
+  a tree of slow ones.
+- A scatter-add into a table takes 0.6 ms, one-hot matrix products 20 ms, sorting 24 ms. To compare
+  with one exponent after another and add up bytes takes 0.01 ms each and as much again to widen
+  the sums: too much for the some 50 that values have, of both signs. Pairs of values in tables of
+  64 x 64 take 0.4 ms, but 64 exponents are not enough for all, and it pays for large values only.
 """
 
 from __future__ import annotations
@@ -19,8 +25,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jax_ranges import keys
 from jax_ranges.statistics import counts
 from jax_ranges.statistics.counts import Count
+from jax_ranges.stats import TWO_STAGES
 
 # On a GPU additions to the same count wait for one another, and most values are in a few counts.
 # So there are several tables there, which neighbours use in turn (chosen without measuring).
@@ -39,23 +47,21 @@ def tally(codes: Sequence[jax.Array], size: int) -> Count:
     return counts.counted(jnp.sum(table.reshape(tables, size), 0, dtype=np.uint32))
 
 
+def at_once() -> bool:
+    """Whether it pays to reduce several arrays in one reduction (`stats.extrema` says why)."""
+    return jax.default_backend() == "cpu" and jax.device_count() == 1
+
+
 def occurrences(*conditions: jax.Array) -> jax.Array:
     """How many elements satisfy each of these conditions, which have one shape."""
-    ones = tuple(condition.astype(np.int32) for condition in conditions)
-    every = tuple(range(ones[0].ndim))
-    if jax.default_backend() == "cpu" and jax.device_count() == 1:
-        zeros = (np.int32(0),) * len(ones)
-        return jnp.stack(lax.reduce(ones, zeros, _add_each, every))
-    return jnp.stack([jnp.sum(one, dtype=np.int32) for one in ones])
-
-
-def _add_each(a: tuple[jax.Array, ...], b: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-    return tuple(x + y for x, y in zip(a, b, strict=True))
+    ones = [condition.astype(np.int32) for condition in conditions]
+    return jnp.stack(folded([lax.add] * len(ones), ones))
 
 
 def largest(x: jax.Array) -> jax.Array:
     """The largest of non-negative integers, 0 of none."""
-    return lax.reduce(x, x.dtype.type(0), lax.max, tuple(range(x.ndim)))
+    # Twice: of a reduction of a single array XLA makes a tree of slow ones.
+    return lax.max(*folded([lax.max, lax.max], [x, x]))
 
 
 def summed(x: jax.Array) -> jax.Array:
@@ -71,16 +77,18 @@ Op = Callable[[Any, Any], Any]
 def folded(ops: Sequence[Op], arrays: Sequence[jax.Array], lead: int = 0) -> list[jax.Array]:
     """Several arrays of one shape, each summed up or its largest (`lax.add`, `lax.max`).
 
-    Of numbers that are not negative. The first `lead` axes stay; of more than 4096 elements the
+    Of numbers that are not negative. The first `lead` axes stay; of more than 4096 floats the
     last axis goes first, so that errors of sums do not add up. In a single reduction where XLA
     does not fuse them: not as fast as one for each can be, but with less to compile.
     """
-    arrays = [_as_rows(x, lead) for x in arrays]
+    exact = not any(keys.is_float(x.dtype) for x in arrays)
+    if at_once() or not exact:  # else they may be sharded, and need not be gathered
+        arrays = [_as_rows(x, lead) for x in arrays]
     axes = tuple(range(lead, arrays[0].ndim))
-    small = math.prod(arrays[0].shape[lead:]) <= ROW
+    small = math.prod(arrays[0].shape[lead:]) <= (TWO_STAGES if exact else ROW)
     for over in [axes] if small else [axes[-1:], axes[:-1]]:
         starts = [x.dtype.type(0) for x in arrays]
-        if jax.default_backend() == "cpu" and jax.device_count() == 1:
+        if at_once():
             arrays = lax.reduce(arrays, starts, functools.partial(_each, ops), over)
         else:
             each = zip(arrays, starts, ops, strict=True)

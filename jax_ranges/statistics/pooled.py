@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jax_ranges.statistics.counts import MOST_TERMS
-from jax_ranges.stats import State, Statistic
+from jax_ranges.stats import TOGETHER, State, Statistic
 
 
 class Over(NamedTuple):
@@ -32,6 +32,17 @@ class Pooled(Statistic):
     def pool(self, state: State, over: Over) -> State:
         """The merged state."""
         raise NotImplementedError
+
+    def begin(self, value: jax.Array) -> Any:
+        return value if 0 < value.size <= TOGETHER else super().begin(value)
+
+    def finish(self, begun: Sequence[Any]) -> State:
+        if isinstance(begun[0], tuple):
+            return super().finish(begun)
+        # The barrier makes one copy of them; without it each pass would begin with making one.
+        values = lax.concatenate([lax.reshape(x, (x.size,)) for x in begun], 0)
+        rows = lax.optimization_barrier(values.reshape(len(begun), begun[0].size))
+        return jax.vmap(self.measure)(rows)
 
     def reduce(self, state: State, axes: int) -> State:
         if not axes:
