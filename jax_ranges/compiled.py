@@ -116,19 +116,24 @@ def _calls_back(jaxpr: Any) -> bool:
 # -- kinds of calls ---------------------------------------------------------------------------
 
 
-def kind_of_call(
-    info: compat.JitArguments, args: Any, kwargs: Any, leaves: Leaves, tree: Any
-) -> Hashable:
+def kind_of_call(info: compat.JitArguments, args: Any, kwargs: Any, leaves: Leaves) -> Hashable:
     """What decides which program a call needs: the types of arrays, the values of all else.
+
+    Beside the structure of the arguments, and `places_of`, which are taken apart from it.
 
     `info` tells how the function takes its arguments. Taken at every call, so microseconds count.
     """
     jitted = info.jitted is not None
     array = compat.ConcreteArray
     types = tuple([x.aval if type(x) is array else _type(x, jitted) for x in leaves])
-    places = {id(s): s for s in [x.sharding for x in leaves if type(x) is array]}.values()
     static = tuple((type(x), x) for x in static_values(info, args, kwargs)) if jitted else ()
-    return compat.trace_context(), tree, types, frozenset(places), static
+    return compat.trace_context(), types, static
+
+
+def places_of(leaves: Leaves) -> list[Sharding]:
+    """Where the arrays are. Taken at every call, too."""
+    array = compat.ConcreteArray
+    return [x.sharding for x in leaves if type(x) is array]
 
 
 def _type(leaf: Any, jitted: bool) -> Hashable:
