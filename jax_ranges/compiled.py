@@ -49,9 +49,9 @@ class Program(NamedTuple):
 
     def run(self, leaves: Leaves, args: Any, kwargs: Any, number: int) -> Any:
         """The function's output; what was seen is in the pool."""
-        values = [leaves[i] for i in self.dynamic]
+        values = leaves if len(leaves) == len(self.dynamic) else [leaves[i] for i in self.dynamic]
         if self.genealogy is not None:
-            values.insert(0, np.int32(number))
+            values = [np.int32(number), *values]
         return self.returned.output(self.pool.run(self.step, values), args, kwargs)
 
     def ranges(self, arrays: Arrays) -> Ranges:
