@@ -15,7 +15,7 @@ from jax.sharding import Sharding
 from jax_ranges import compat
 from jax_ranges.births.planned import BirthsPlan
 from jax_ranges.call import Call, is_variable, shared_variables, unbound
-from jax_ranges.compiled import Program, compiled, kind_of_call, places_of
+from jax_ranges.compiled import Program, compiled, kind_of_call
 from jax_ranges.plan import Plan
 from jax_ranges.recorder import Recorder
 from jax_ranges.site import NothingSelectedError, Select, selector
@@ -68,7 +68,7 @@ class Programs(Generic[P]):
         leaves, tree = jax.tree.flatten((args, kwargs))
         variant = self.variant()  # which another thread may change at any moment
         kind = variant, tree, kind_of_call(self._info, args, kwargs, leaves)
-        places = places_of(leaves)
+        places = compat.places_of(leaves)
         try:
             last = self._last.get(kind)
         except TypeError as error:

@@ -119,7 +119,7 @@ def _calls_back(jaxpr: Any) -> bool:
 def kind_of_call(info: compat.JitArguments, args: Any, kwargs: Any, leaves: Leaves) -> Hashable:
     """What decides which program a call needs: the types of arrays, the values of all else.
 
-    Beside the structure of the arguments, and `places_of`, which are taken apart from it.
+    Beside the structure of the arguments, and `compat.places_of` them.
 
     `info` tells how the function takes its arguments. Taken at every call, so microseconds count.
     """
@@ -128,12 +128,6 @@ def kind_of_call(info: compat.JitArguments, args: Any, kwargs: Any, leaves: Leav
     types = tuple([x.aval if type(x) is array else _type(x, jitted) for x in leaves])
     static = tuple((type(x), x) for x in static_values(info, args, kwargs)) if jitted else ()
     return compat.trace_context(), types, static
-
-
-def places_of(leaves: Leaves) -> list[Sharding]:
-    """Where the arrays are. Taken at every call, too."""
-    array = compat.ConcreteArray
-    return [x.sharding for x in leaves if type(x) is array]
 
 
 def _type(leaf: Any, jitted: bool) -> Hashable:
