@@ -119,7 +119,7 @@ def _calls_back(jaxpr: Any) -> bool:
 def kind_of_call(info: compat.JitArguments, args: Any, kwargs: Any, leaves: Leaves) -> Hashable:
     """What decides which program a call needs: the types of arrays, the values of all else.
 
-    Beside the structure of the arguments, and `compat.places_of` them.
+    Beside these count the structure of the arguments and `compat.places_of` the arrays.
 
     `info` tells how the function takes its arguments. Taken at every call, so microseconds count.
     """
