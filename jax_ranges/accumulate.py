@@ -17,6 +17,7 @@ be torn apart is therefore done by one call of something written in C, or by ass
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
 import threading
 import time
@@ -170,9 +171,9 @@ class Accumulator:
             if not _is_whole(self._arrays):
                 self._recover()
             # In one go: a Ctrl-C between the call's return and an assignment would lose the
-            # arrays, those that went in being donated. `zip` makes a tuple of each value.
+            # arrays, those that went in being donated.
             done = self._done
-            done += map(step, (self._arrays,), *zip(values))
+            done += itertools.starmap(step, ((self._arrays, *values),))
             self._settle()
             if self._is_time_to_copy():
                 self._keep_copy()

@@ -154,6 +154,8 @@ class Returned:
 
     def output(self, values: Sequence[Any], args: Any, kwargs: Any) -> Any:
         """The function's output; what it wrote into its arguments is written into these."""
+        if not self.written and len(values) == len(self.others):  # nothing but arrays
+            return self.tree.unflatten(values)
         arrays = iter(values)
         filled = [next(arrays) if other is None else _own(other[0]) for other in self.others]
         count = len(filled) - len(self.written)

@@ -6,9 +6,11 @@ import inspect
 import threading
 import warnings
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import jax
+from jax.sharding import Sharding
 
 from jax_ranges import compat
 from jax_ranges.births.planned import BirthsPlan
@@ -22,7 +24,18 @@ from jax_ranges.transform import Options
 MANY_PROGRAMS = 50
 _UNKNOWN: Any = object()
 
+Kind = tuple[Hashable, Any, Hashable]
+"""What decides which program a call needs, but for places: variant, structure, `kind_of_call`."""
+
 P = TypeVar("P")
+
+
+@dataclass(slots=True)
+class _Last(Generic[P]):
+    """Where the arrays of the last call of some kind were, and its program."""
+
+    places: list[Sharding]
+    program: P
 
 
 class Programs(Generic[P]):
@@ -37,6 +50,7 @@ class Programs(Generic[P]):
         self._fun, self._bound = _with_bound(fun)
         self._info = compat.jit_arguments(self._fun)
         self._programs: dict[Hashable, P] = {}
+        self._last: dict[Kind, _Last[P]] = {}
         self._compiling = threading.RLock()
         self._have_variables: dict[Any, bool] = {}
 
@@ -53,26 +67,39 @@ class Programs(Generic[P]):
         args = (*self._bound, *args)
         leaves, tree = jax.tree.flatten((args, kwargs))
         variant = self.variant()  # which another thread may change at any moment
-        kind = (
-            variant,
-            kind_of_call(self._info, args, kwargs, leaves, tree),
-            self._sharing(args, kwargs, tree),
-        )
+        kind = variant, tree, kind_of_call(self._info, args, kwargs, leaves)
+        places = compat.places_of(leaves)
         try:
-            program: Any = self._programs.get(kind, _UNKNOWN)
+            last = self._last.get(kind)
         except TypeError as error:
             raise _unhashable(leaves, error) from error
-        if program is _UNKNOWN:
-            program = self._compiled(kind, args, kwargs, variant)
-        return program, leaves, args
+        # Equal lists first: to hash places takes longer than all else.
+        if last is not None and last.places == places:
+            last.places = places  # next time they may be the same objects: quicker still
+            return last.program, leaves, args
+        return self._placed(kind, places, args, kwargs), leaves, args
 
-    def _sharing(self, args: Any, kwargs: Any, tree: Any) -> Hashable:
-        """Which variables are given twice; looking takes long, so only where there are any."""
-        has_variables = self._have_variables.get(tree)
-        if has_variables is None:
+    def _placed(self, kind: Kind, places: list[Sharding], args: Any, kwargs: Any) -> P:
+        """The program of a call whose arrays are not where they were last time."""
+        variant, tree, _ = kind
+        has_variables = self._has_variables(tree, args, kwargs)
+        shared = tuple(shared_variables((args, kwargs))) if has_variables else ()
+        distinct = {id(place): place for place in places}.values()
+        key = kind, frozenset(distinct), shared
+        program: Any = self._programs.get(key, _UNKNOWN)
+        if program is _UNKNOWN:
+            program = self._compiled(key, args, kwargs, variant)
+        if not has_variables:  # of which others may be shared next time
+            self._last[kind] = _Last(places, program)
+        return program
+
+    def _has_variables(self, tree: Any, args: Any, kwargs: Any) -> bool:
+        """Whether there are any that could be given twice; looking takes long, so only once."""
+        found = self._have_variables.get(tree)
+        if found is None:
             leaves = jax.tree.leaves((args, kwargs), is_leaf=is_variable)
-            has_variables = self._have_variables[tree] = any(map(is_variable, leaves))
-        return tuple(shared_variables((args, kwargs))) if has_variables else ()
+            found = self._have_variables[tree] = any(map(is_variable, leaves))
+        return found
 
     def _compiled(self, kind: Hashable, args: Any, kwargs: Any, variant: Any) -> P:
         with self._compiling:
@@ -88,7 +115,7 @@ class Programs(Generic[P]):
             f"shape of its arrays and each value of its other arguments. If an argument counts "
             f"something, pass an array: jnp.asarray(step)",
             RuntimeWarning,
-            stacklevel=6,  # the call of what the user called
+            stacklevel=7,  # the call of what the user called
         )
 
 

@@ -46,6 +46,12 @@ require_supported(jax.__version__)
 # The type of plain arrays: isinstance(x, jax.Array) takes five times as long as comparing it.
 ConcreteArray = _array.ArrayImpl
 
+
+def places_of(leaves: Iterable[Any]) -> list[jax.sharding.Sharding]:
+    """The shardings of the plain arrays among these: `x.sharding`, in two thirds of the time."""
+    return [x._sharding for x in leaves if type(x) is ConcreteArray]
+
+
 # -- programs ---------------------------------------------------------------------------------
 
 

@@ -49,9 +49,9 @@ class Program(NamedTuple):
 
     def run(self, leaves: Leaves, args: Any, kwargs: Any, number: int) -> Any:
         """The function's output; what was seen is in the pool."""
-        values = [leaves[i] for i in self.dynamic]
+        values = leaves if len(leaves) == len(self.dynamic) else [leaves[i] for i in self.dynamic]
         if self.genealogy is not None:
-            values.insert(0, np.int32(number))
+            values = [np.int32(number), *values]
         return self.returned.output(self.pool.run(self.step, values), args, kwargs)
 
     def ranges(self, arrays: Arrays) -> Ranges:
@@ -116,19 +116,18 @@ def _calls_back(jaxpr: Any) -> bool:
 # -- kinds of calls ---------------------------------------------------------------------------
 
 
-def kind_of_call(
-    info: compat.JitArguments, args: Any, kwargs: Any, leaves: Leaves, tree: Any
-) -> Hashable:
+def kind_of_call(info: compat.JitArguments, args: Any, kwargs: Any, leaves: Leaves) -> Hashable:
     """What decides which program a call needs: the types of arrays, the values of all else.
+
+    Beside these count the structure of the arguments and `compat.places_of` the arrays.
 
     `info` tells how the function takes its arguments. Taken at every call, so microseconds count.
     """
     jitted = info.jitted is not None
     array = compat.ConcreteArray
     types = tuple([x.aval if type(x) is array else _type(x, jitted) for x in leaves])
-    places = {id(s): s for s in [x.sharding for x in leaves if type(x) is array]}.values()
     static = tuple((type(x), x) for x in static_values(info, args, kwargs)) if jitted else ()
-    return compat.trace_context(), tree, types, frozenset(places), static
+    return compat.trace_context(), types, static
 
 
 def _type(leaf: Any, jitted: bool) -> Hashable:

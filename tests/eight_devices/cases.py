@@ -282,6 +282,16 @@ def test_a_net_called_with_other_placements_accumulates_into_the_same_names():
     assert net.get_info()["mul"].max == (9 * X * X).max()
 
 
+def test_a_net_follows_its_arrays_to_and_fro():
+    net = jr.Net(lambda x: x * x)
+    here, there = jax.devices()[3], jax.devices()[5]
+    for n, place in enumerate((here, there, here, here, SHARDED, there, SHARDED), 1):
+        x = jax.device_put(n * X, place)
+        assert net(x).sharding.is_equivalent_to(x.sharding, x.ndim)
+        assert net.get_info()["mul"].max == (n * n * X * X).max()
+    assert compilations(net) == [1, 1, 1]
+
+
 # -- other statistics -------------------------------------------------------------------------
 
 EVERY = (
