@@ -85,8 +85,11 @@ class Source:
         return math.prod(self.shape)
 
     def order_for(self, stat: Statistic) -> Order:
-        """The order of its axes in which a statistic had better see it."""
-        return None if stat.positional else self.order
+        """The order of its axes in which a statistic had better see it; None for as it looks.
+
+        So are the operands that a contextual one sees beside it.
+        """
+        return None if stat.positional or stat.contextual else self.order
 
     def shape_for(self, stat: Statistic) -> tuple[int, ...]:
         """Its shape in that order."""

@@ -68,7 +68,7 @@ class Statistic:
 
     Attributes:
       positional: whether a state depends on where in an array its values are. If not, an array
-        and its reshapes and transposes are measured once.
+        and its reshapes and transposes are measured once, and its axes may come in another order.
       kept: how many elements are kept at most until they are measured at once (see `begin`).
 
     Example:

@@ -1,5 +1,7 @@
 """The order of a value's axes in memory: followed through a program, and measured in."""
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -78,6 +80,38 @@ def test_a_statistic_of_positions_sees_values_as_they_look():
     got = ranges.of("exp", stat)
     assert np.allclose(got.max, np.exp(x.T).max(0))
     assert ranges["exp"].max == np.max(got.max)
+
+
+@dataclass(frozen=True)
+class Kept(jr.Statistic):
+    """How many values are what the first operand has in the same place."""
+
+    positional = False
+    contextual = True
+
+    def identity(self, dtype):
+        return np.zeros((), np.int32)
+
+    def begin_in(self, value, context):
+        return self.measure_in(value, context)
+
+    def measure_in(self, value, context):
+        if not context.operands or np.shape(context.operands[0]) != value.shape:
+            return jnp.zeros((), jnp.int32)
+        return jnp.sum(value == context.operands[0], dtype=jnp.int32)
+
+    def merge(self, a, b):
+        return a + b
+
+
+def test_a_statistic_that_sees_operands_sees_all_as_they_look():
+    def f(x):
+        return jnp.minimum(x.T, 0.5 + jnp.exp(x.T))
+
+    x = jnp.linspace(-1.0, 3.0, 12).reshape(3, 4)
+    _, ranges = jax.jit(jr.ranges(f, stats=[jr.MinMax(), Kept()]))(x)
+    assert ranges.of("min", Kept()) == 12
+    assert ranges.of("exp", Kept()) == 0
 
 
 @pytest.mark.parametrize("shape", [(30, 20, 10), (300, 40, 10), (90, 3, 400)], ids=str)
