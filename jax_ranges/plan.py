@@ -41,7 +41,7 @@ from jax_ranges.packing import Block, Group, Layout, Slot, group_of
 from jax_ranges.reads import Leaves
 from jax_ranges.rules import RULES, Link, Loop, Program
 from jax_ranges.site import Names, Select, Site, chosen
-from jax_ranges.stats import Extrema, Form, MinMax, Statistic, at_once, extrema_of
+from jax_ranges.stats import Extrema, Form, MinMax, Statistic, extrema_of, part_size
 from jax_ranges.taken import Taken
 
 
@@ -231,7 +231,7 @@ def _kind(
 
 
 def _parts(group: Sequence[Source], kept: int, kind: Any) -> Iterator[tuple[Source, ...]]:
-    size = at_once(len(group), group[0].elements, kept) if kind[0] == "value" else len(group)
+    size = part_size(len(group), group[0].elements, kept) if kind[0] == "value" else len(group)
     yield from (tuple(group[i : i + size]) for i in range(0, len(group), size))
 
 

@@ -258,7 +258,7 @@ class MinMax(Statistic):
                 return Extrema(*(leaf[:, 0] for leaf in rows))
             least, most, top = lax.optimization_barrier(rows)
             return Extrema(*extrema([(1,)], least, most, top))
-        rows = lax.optimization_barrier(_stacked(begun))
+        rows = lax.optimization_barrier(stacked(begun))
         return self._measure(rows, [(1,)])
 
     def _measure(self, value: jax.Array, stages: Stages) -> Extrema:
@@ -323,7 +323,7 @@ class MinMax(Statistic):
         )
 
 
-def _stacked(values: Sequence[jax.Array]) -> jax.Array:
+def stacked(values: Sequence[jax.Array]) -> jax.Array:
     """Values with the same number of elements as rows.
 
     Not jnp.stack, which takes four operations a value: most values of a group are of one shape.
@@ -414,7 +414,7 @@ def together(shape: tuple[int, ...], repeats: bool) -> Hashable:
     return ("rows", rows) if elements < SHARED or ROWS[0] <= rows <= ROWS[1] else None
 
 
-def at_once(count: int, elements: int, kept: int) -> int:
+def part_size(count: int, elements: int, kept: int) -> int:
     """How many of `count` small values of that size are measured at once, if `kept` is the most."""
     unshared = max(UNSHARED // elements, 1)
     return unshared if count <= FEW * unshared else max(kept // elements, 1)
@@ -459,7 +459,7 @@ def extrema(stages: Stages, *operands: jax.Array) -> tuple[jax.Array, ...]:
     """
     starts = [_start(op, x.dtype) for op, x in zip(_FOLDS, operands, strict=False)]
     for axes in stages:
-        if _at_once():
+        if in_one_reduction():
             operands = tuple(lax.reduce(operands, tuple(starts), _FOLD_ALL[len(operands)], axes))
         else:
             operands = tuple(
@@ -469,7 +469,8 @@ def extrema(stages: Stages, *operands: jax.Array) -> tuple[jax.Array, ...]:
     return operands
 
 
-def _at_once() -> bool:
+def in_one_reduction() -> bool:
+    """Whether several arrays are best reduced in one reduction (see `extrema`)."""
     return jax.default_backend() == "cpu" and jax.device_count() == 1
 
 

@@ -40,7 +40,7 @@ def check(state, array):
 @pytest.fixture(params=[True, False], ids=["together", "apart"])
 def measure(request, monkeypatch):
     """Both ways of reducing: all at once, as on one CPU device, and one by one."""
-    monkeypatch.setattr(stats, "_at_once", lambda: request.param)
+    monkeypatch.setattr(stats, "in_one_reduction", lambda: request.param)
     return jax.jit(MinMax().measure)
 
 

@@ -18,7 +18,15 @@ from jax_ranges.births.checks import Check, check_of, has_specials
 from jax_ranges.births.first import First, earlier, never, stamped
 from jax_ranges.births.watch import UNDERFLOWS, Watch
 from jax_ranges.statistics.words import real_parts
-from jax_ranges.stats import TOGETHER, TWO_STAGES, Context, Form, Statistic, as_rows
+from jax_ranges.stats import (
+    TOGETHER,
+    TWO_STAGES,
+    Context,
+    Form,
+    Statistic,
+    as_rows,
+    in_one_reduction,
+)
 
 NAN, POSITIVE, NEGATIVE = range(3)
 KINDS = ("nan", "+inf", "-inf")
@@ -223,7 +231,7 @@ def _half(kinds: int) -> int:
 
 def _sums(planes: Sequence[jax.Array], axes: tuple[int, ...]) -> list[jax.Array]:
     """As `stats.extrema`: on one CPU all at once, elsewhere each by itself."""
-    if jax.default_backend() == "cpu" and jax.device_count() == 1:
+    if in_one_reduction():
         zeros = (np.int32(0),) * len(planes)
         return list(lax.reduce(tuple(planes), zeros, _add_each, axes))
     return [jnp.sum(plane, axes, dtype=np.int32) for plane in planes]

@@ -13,7 +13,7 @@ from jax import lax
 from jax_ranges import keys
 from jax_ranges.statistics import counts
 from jax_ranges.statistics.counts import Count
-from jax_ranges.statistics.passes import at_once, folded, summed
+from jax_ranges.statistics.passes import folded, summed
 from jax_ranges.statistics.pooled import Over, Pooled
 from jax_ranges.statistics.words import (
     bits_of,
@@ -24,7 +24,7 @@ from jax_ranges.statistics.words import (
     power_of_two,
     real_parts,
 )
-from jax_ranges.stats import TOGETHER
+from jax_ranges.stats import TOGETHER, in_one_reduction
 
 
 class MomentState(NamedTuple):
@@ -134,7 +134,7 @@ class Moments(Pooled):
 def _moments(x: jax.Array) -> MomentState:
     """Of real numbers."""
     values = x if keys.is_float(x.dtype) else x.astype(float_of(x.dtype).dtype)
-    if x.size <= TOGETHER or not at_once():
+    if x.size <= TOGETHER or not in_one_reduction():
         return _of_any(values)
     mean, m2 = _plainly(values)
     # No magnitude is above the sum of these two.

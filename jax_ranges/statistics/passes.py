@@ -28,7 +28,7 @@ from jax import lax
 from jax_ranges import keys
 from jax_ranges.statistics import counts
 from jax_ranges.statistics.counts import Count
-from jax_ranges.stats import TWO_STAGES
+from jax_ranges.stats import TWO_STAGES, in_one_reduction
 
 # On a GPU additions to the same count wait for one another, and most values are in a few counts.
 # So there are several tables there, which neighbours use in turn (chosen without measuring).
@@ -45,11 +45,6 @@ def tally(codes: Sequence[jax.Array], size: int) -> Count:
             each = each + size * turn
         table = table.at[each].add(np.uint32(1), mode="promise_in_bounds")
     return counts.counted(jnp.sum(table.reshape(tables, size), 0, dtype=np.uint32))
-
-
-def at_once() -> bool:
-    """Whether it pays to reduce several arrays in one reduction (`stats.extrema` says why)."""
-    return jax.default_backend() == "cpu" and jax.device_count() == 1
 
 
 def occurrences(*conditions: jax.Array) -> jax.Array:
@@ -82,13 +77,13 @@ def folded(ops: Sequence[Op], arrays: Sequence[jax.Array], lead: int = 0) -> lis
     does not fuse them: not as fast as one for each can be, but with less to compile.
     """
     exact = not any(keys.is_float(x.dtype) for x in arrays)
-    if at_once() or not exact:  # else they may be sharded, and need not be gathered
+    if in_one_reduction() or not exact:  # else they may be sharded, and need not be gathered
         arrays = [_as_rows(x, lead) for x in arrays]
     axes = tuple(range(lead, arrays[0].ndim))
     small = math.prod(arrays[0].shape[lead:]) <= (TWO_STAGES if exact else ROW)
     for over in [axes] if small else [axes[-1:], axes[:-1]]:
         starts = [x.dtype.type(0) for x in arrays]
-        if at_once():
+        if in_one_reduction():
             arrays = lax.reduce(arrays, starts, functools.partial(_each, ops), over)
         else:
             each = zip(arrays, starts, ops, strict=True)

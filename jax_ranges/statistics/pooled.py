@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jax_ranges.statistics.counts import MOST_TERMS
-from jax_ranges.stats import TOGETHER, State, Statistic
+from jax_ranges.stats import TOGETHER, State, Statistic, stacked
 
 
 class Over(NamedTuple):
@@ -40,9 +40,7 @@ class Pooled(Statistic):
         if isinstance(begun[0], tuple):
             return super().finish(begun)
         # The barrier makes one copy of them; without it each pass would begin with making one.
-        values = lax.concatenate([lax.reshape(x, (x.size,)) for x in begun], 0)
-        rows = lax.optimization_barrier(values.reshape(len(begun), begun[0].size))
-        return jax.vmap(self.measure)(rows)
+        return jax.vmap(self.measure)(lax.optimization_barrier(stacked(begun)))
 
     def reduce(self, state: State, axes: int) -> State:
         if not axes:
