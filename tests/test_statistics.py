@@ -17,6 +17,7 @@ import jax_ranges as jr
 from jax_ranges.statistics import passes, pooled
 from jax_ranges.statistics.counts import Count, as_integers, of_integers
 from jax_ranges.statistics.histogram import LEAST, MOST
+from jax_ranges.stats import SHARED
 from values import NARROW, WIDE, float_arrays, is_complex, is_float, random_array, specials
 
 FLOAT32 = np.dtype(np.float32)
@@ -313,6 +314,21 @@ def test_synthetic_states_of_huge_counts_merge_exactly(stat):
         assert as_integers(merged.counts).tolist() == sum(integers).tolist()
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
     assert as_integers(stat.reduce(stacked, 1).counts).tolist() == sum(integers).tolist()
+
+
+@pytest.mark.parametrize("bins", [2, 1 << 15, 1 << 16])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int32])
+def test_large_values_are_counted_as_small_ones_are(bins, dtype):
+    """Their places are stored in 16 bits, where these suffice."""
+    small = random_array(np.dtype(dtype), (1 << 10,), np.random.default_rng(bins))
+    copies = SHARED // small.size
+    for stat in (jr.Exponents(), jr.Histogram(bins)):
+        once = stat.read_state(jax.jit(stat.measure)(small), small.dtype)
+        often = stat.read_state(jax.jit(stat.measure)(np.tile(small, copies)), small.dtype)
+        for name, counts in vars(once).items():
+            factor = 1 if name in ("exponents", "edges") else copies
+            np.testing.assert_array_equal(getattr(often, name), counts * factor)
+    check_exponents(jr.Exponents().read_state(jr.Exponents().measure(small), small.dtype), small)
 
 
 def test_histograms_of_huge_counts_and_different_ranges_merge_exactly():
