@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from jax_ranges.computations import known_as
+
 Order = tuple[int, ...] | None
 
 
@@ -22,13 +24,14 @@ def order_of(eqn: Any, known: Sequence[Order]) -> Order:
 
     An operand may be a slice of what is known, in a scan; then its order is not.
     """
-    rule = _RULES.get(eqn.primitive.name)
+    kind = known_as(eqn)
+    rule = _RULES.get(kind)
     if rule is None and not any(known):
         return None
     ranks = [len(x.aval.shape) for x in eqn.invars]
     orders = [x if x and len(x) == rank else None for x, rank in zip(known, ranks, strict=True)]
     if rule is None:
-        return _common(orders, ranks) if eqn.primitive.name in _ELEMENTWISE else None
+        return _common(orders, ranks) if kind in _ELEMENTWISE else None
     found = rule(eqn.params, orders[0] or tuple(range(ranks[0])))
     return None if found == tuple(range(len(found))) else found
 

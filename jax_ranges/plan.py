@@ -26,6 +26,7 @@ import numpy as np
 from jax.extend import source_info_util as siu
 
 from jax_ranges import compat
+from jax_ranges.computations import known_as
 from jax_ranges.derive import (
     MAX_CHAINS,
     MOVEMENT,
@@ -410,22 +411,23 @@ class Planner:
         feeds = by_operand[0] if len(by_operand) == 1 else _united(by_operand)
         backward = "transpose(" in scope
         reads = self.leaves.read(feeds)
+        kind = known_as(eqn)
         order = order_of(eqn, [operand.order for operand in operands])
         values = []
         for i, var in enumerate(eqn.outvars):
             name = f"{base}[{i}]" if i else base
-            value = self.result(equation, i, name, operands)
+            value = self.result(equation, kind, i, name, operands)
             if order is not None:
                 value.lie(order)
             if value.known is not None:
-                kind = _shape_dtype(var.aval)
-                site = Site(name, primitive, i, *kind, line, feeds, backward, by_operand, reads)
+                type_ = _shape_dtype(var.aval)
+                site = Site(name, primitive, i, *type_, line, feeds, backward, by_operand, reads)
                 if reads:
-                    self.leaves.carry(name, primitive, i, by_operand, reads)
+                    self.leaves.carry(name, kind, i, by_operand, reads)
                 self.add_site(site, value, eqn, operands)
                 equation.sites[i] = name
             values.append(value)
-        if primitive in _SPLITS:
+        if kind in _SPLITS:
             self.split(operands[0], values)
         return values
 
@@ -438,8 +440,13 @@ class Planner:
         if here and whole.known.expr == (Chain(source.index),) and 0 not in source.shape:
             self.parts[source.index] = parts
 
-    def result(self, equation: Equation, i: int, name: str, operands: list[Value]) -> Value:
-        """Output `i` of a plain equation: measured, unless its range follows or is known."""
+    def result(
+        self, equation: Equation, kind: str, i: int, name: str, operands: list[Value]
+    ) -> Value:
+        """Output `i` of a plain equation: measured, unless its range follows or is known.
+
+        kind: what it is known as (see `known_as`).
+        """
         eqn = equation.eqn
         aval = eqn.outvars[i].aval
         frozen = not eqn.effects and all(operand.frozen for operand in operands)
@@ -447,21 +454,20 @@ class Planner:
         if value.known is None or value.source is None:
             return value
         equation.outputs.append((i, value.source))
-        primitive = eqn.primitive.name
-        chosen_operands = [operands[i]] if primitive in PAIRWISE else operands
+        chosen_operands = [operands[i]] if kind in PAIRWISE else operands
         known = [operand.known for operand in chosen_operands if operand.known is not None]
         follows = None
         if 0 in aval.shape:
             value.source.known = functools.partial(MinMax().identity, value.source.dtype)
-        elif primitive == "iota":
+        elif kind == "iota":
             value.source.known = iota_extrema(eqn.params)
-        elif primitive == "slice" and operands[0].array is not None:
+        elif kind == "slice" and operands[0].array is not None:
             value.array = _sliced(operands[0].array, eqn.params)
             value.source.known = functools.cache(lambda: extrema_of(value.array))
         elif len(known) == len(chosen_operands):
-            follows = derived(primitive, eqn.params, known, aval)
-        value.known = follows or Known(value.known.expr, value.known.dtype, origin_of(primitive))
-        if primitive in MOVEMENT:
+            follows = derived(kind, eqn.params, known, aval)
+        value.known = follows or Known(value.known.expr, value.known.dtype, origin_of(kind))
+        if kind in MOVEMENT:
             value.rearranged = self.rearrangement(value.source, chosen_operands)
         return value
 
@@ -617,7 +623,13 @@ def _sliced(array: Any, params: dict[str, Any]) -> Any:
 
 def iota_extrema(params: dict[str, Any]) -> Callable[[], Extrema]:
     last = params["shape"][params["dimension"]] - 1
-    return functools.cache(lambda: extrema_of(np.array([0, last]).astype(params["dtype"])))
+
+    @functools.cache
+    def known() -> Extrema:
+        with np.errstate(over="ignore"):  # it ends in infinities then
+            return extrema_of(np.array([0, last]).astype(params["dtype"]))
+
+    return known
 
 
 # -- the plan as a whole ----------------------------------------------------------------------

@@ -15,9 +15,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.extend.core import Primitive, jaxprs_in_params, primitives
+from jax.extend.core import Primitive, primitives
 
 from jax_ranges import compat, keys
+from jax_ranges.computations import holds_computation
 from jax_ranges.plan import is_measurable
 
 FIXED = frozenset({"bitcast_convert_type", "custom_call", "ffi_call", "pure_callback"})
@@ -73,7 +74,7 @@ def bind_in(eqn: Any, values: Sequence[Any], real: np.dtype) -> list[Any]:
 
 def _keeps_its_types(eqn: Any) -> bool:
     name = eqn.primitive.name
-    return name not in _known() or name in FIXED or any(True for _ in jaxprs_in_params(eqn.params))
+    return name not in _known() or name in FIXED or holds_computation(eqn.params)
 
 
 @functools.cache

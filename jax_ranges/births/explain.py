@@ -13,6 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jax_ranges.computations import name_of
 from jax_ranges.formats import format_of
 from jax_ranges.keys import real_dtype
 from jax_ranges.range import Range
@@ -64,7 +65,7 @@ def explanation(case: Case) -> str:
     """A sentence, without a full stop."""
     if case.format:
         return _watched(case)
-    sentence = SENTENCES.get(case.primitive)
+    sentence = SENTENCES.get(name_of(case.primitive, case.params))
     return _default(case) if sentence is None else sentence(case)
 
 
@@ -296,7 +297,6 @@ SENTENCES: dict[str, Sentence] = {
     "rem": _remainder,
     "rsqrt": _domain("a negative number", "0"),
     "scatter-add": _sum,
-    "scatter_add": _sum,
     "sin": _of_infinity,
     "sinh": _grows(lambda x: np.log(x) + np.log(2.0), two_sided=True),
     "sqrt": _domain("a negative number", "a number that is too large"),

@@ -14,7 +14,8 @@ zero, 16 units in the last place for transcendental functions (more where they g
 Not covered: XLA options that trade accuracy for speed (fast-math), custom kernels, and rewrites
 of sums of products within a factor of two of overflow (a*0.5 + b*0.5 as (a + b)*0.5).
 
-A primitive without a rule may give anything that its type holds. So bounds are sound first, and
+A primitive without a rule, or with a computation inside that no rule follows (`x.at[i].apply(f)`),
+may give anything that its type holds. So bounds are sound first, and
 useful where programs are of the usual kind: see the table in `tests/test_bounds.py`.
 """
 

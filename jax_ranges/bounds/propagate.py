@@ -31,6 +31,7 @@ from jax_ranges.bounds.movement import unknown
 from jax_ranges.bounds.relations import related
 from jax_ranges.bounds.rules import RULES
 from jax_ranges.bounds.value import Operation, Value
+from jax_ranges.computations import known_as
 from jax_ranges.derive import MOVEMENT
 from jax_ranges.plan import Equation, Frame, is_measurable
 from jax_ranges.rules import RULES as PROGRAMS
@@ -109,7 +110,7 @@ class Propagation:
     def plain(self, eqn: Any, operands: list[Value]) -> list[Value]:
         """An equation without inner programs that are known."""
         avals = [var.aval for var in eqn.outvars]
-        name = eqn.primitive.name
+        name = known_as(eqn)
         numeric = [x for x in operands if x.interval is not None]
         if not all(map(is_measurable, avals)) or any(x.dtype is None for x in operands):
             return [untouched(aval) for aval in avals]
@@ -172,7 +173,7 @@ def _with_numbers(x: Value) -> Value:
 
 def _folded(eqn: Any, op: Operation, result: Value) -> Value:
     """With its array, where it is a known one that was only moved or converted."""
-    moves = eqn.primitive.name in _FOLDING
+    moves = op.name in _FOLDING
     if not moves or any(x.array is None for x in op.operands) or result.size > FOLDED:
         return result
     (array,) = compat.bind(eqn, [x.array for x in op.operands])

@@ -30,6 +30,7 @@ from jax_ranges.bounds.interval import (
     wrapped,
 )
 from jax_ranges.bounds.value import Operation, Value
+from jax_ranges.computations import windows_reach
 
 # By how much a factor may be rounded before it is multiplied, where matrix units take fewer bits
 # than float32 has (bfloat16 on TPU, tf32 on GPU) unless the precision asks for more.
@@ -149,24 +150,15 @@ def window_sum(op: Operation) -> Interval:
 
 
 def window_max(op: Operation) -> Interval:
-    if _windows_reach(op):
+    if windows_reach(op.params) and not op.first.nan:  # which a backend may lose
         return op.first
     return hull(op.first, Interval(everything(op.dtype).lo, everything(op.dtype).lo))
 
 
 def window_min(op: Operation) -> Interval:
-    if _windows_reach(op):
+    if windows_reach(op.params) and not op.first.nan:  # which a backend may lose
         return op.first
     return hull(op.first, Interval(everything(op.dtype).hi, everything(op.dtype).hi))
-
-
-def _windows_reach(op: Operation) -> bool:
-    """Whether each window has an element that is no padding, and a backend loses no NaN."""
-    params = op.params
-    dense = all(step == 1 for key in ("base_dilation", "window_dilation") for step in params[key])
-    sizes, padding = params["window_dimensions"], params["padding"]
-    inside = all(max(pad) < size for pad, size in zip(padding, sizes, strict=True))
-    return dense and inside and not op.first.nan
 
 
 def scatter_add(op: Operation) -> Interval:

@@ -77,6 +77,7 @@ class Operation:
     """One equation and what is known of its operands, as rules are handed it.
 
     Attributes:
+      name: what tables know it as (see `computations`).
       shape, dtype: of its first result.
       sizes: how many devices there are along each mesh axis that it is inside of.
     """

@@ -25,6 +25,7 @@ import numpy as np
 from jax import lax
 
 from jax_ranges import keys
+from jax_ranges.computations import known_as
 from jax_ranges.formats import Format
 from jax_ranges.quantization.array import QuantizedArray, common_float, storage
 
@@ -249,7 +250,7 @@ PRODUCTS: dict[str, Callable[[Mapping[str, Any], Sequence[int], Sequence[int]], 
 
 def product_of(eqn: Any) -> Product | None:
     """The product that an equation is; None if it is something else."""
-    kind = PRODUCTS.get(eqn.primitive.name)
+    kind = PRODUCTS.get(known_as(eqn))
     if kind is None:
         return None
     lhs, rhs = eqn.invars

@@ -18,6 +18,7 @@ import numpy as np
 from jax import lax
 
 from jax_ranges.affine import affine, stored
+from jax_ranges.computations import known_as
 from jax_ranges.formats import Format, FormatLike, format_of
 from jax_ranges.qparams import QParams, target_of
 
@@ -106,7 +107,7 @@ class Use:
 
 def uses(eqn: Any) -> tuple[Use, ...]:
     """How an equation uses each of its operands."""
-    find = _USES.get(eqn.primitive.name)
+    find = _USES.get(known_as(eqn))
     return find(eqn) if find else (Use(),) * len(eqn.invars)
 
 

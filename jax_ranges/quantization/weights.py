@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from jax_ranges import compat, keys
+from jax_ranges.computations import known_as
 from jax_ranges.plan import Equation, Frame
 from jax_ranges.qparams import QParams
 from jax_ranges.quantization.array import QuantizedArray, quantized
@@ -165,9 +166,10 @@ def carried(equation: Equation) -> frozenset[int]:
 
 def moved(eqn: Any) -> Cast | Transpose | None:
     """What an equation does to its operand, if that can be done to codes; None if it cannot."""
-    if eqn.primitive.name == "transpose":
+    kind = known_as(eqn)
+    if kind == "transpose":
         return Transpose(tuple(eqn.params["permutation"]))
-    if eqn.primitive.name != "convert_element_type" or eqn.params.get("sharding") is not None:
+    if kind != "convert_element_type" or eqn.params.get("sharding") is not None:
         return None
     before, after = (atom.aval.dtype for atom in (eqn.invars[0], eqn.outvars[0]))
     return Cast(np.dtype(after)) if keys.is_float(before) and keys.is_float(after) else None
