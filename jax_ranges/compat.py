@@ -97,7 +97,9 @@ def composite_program(eqn: JaxprEqn) -> Any:
 def jit_like(eqn: JaxprEqn, fun: Callable[..., Any]) -> Callable[..., Any]:
     """`jax.jit` of `fun` with everything that the jit equation `eqn` was made with.
 
-    `fun` takes the equation's operands and returns (its results, anything more).
+    `fun` takes the equation's operands and returns (its results, anything more). Of `ctx_mesh`
+    there is nothing to pass on: it is the mesh that `jax.jit` was called under, which the
+    shardings name by now, and `in_equation` has the trace run under it again.
     """
     params = eqn.params
     options: dict[str, Any] = {

@@ -77,6 +77,11 @@ def iota(op: Operation) -> Interval:
     return of_array(np.array([0, max(last, 0)]).astype(op.dtype))
 
 
+def platform_index(op: Operation) -> Interval:
+    """Which branch is for the platform is not known before the program is lowered for one."""
+    return Interval(0, len(op.params["platforms"]) - 1)
+
+
 def permuted(op: Operation) -> Interval:
     """ppermute: a device that nobody sends to has zeros."""
     return hull(op.operands[0].numbers, Interval(0, 0))

@@ -123,6 +123,7 @@ RULES: dict[str, Rule] = {
     "select_n": m.select,
     "top_k": m.top_k,
     "iota": m.iota,
+    "platform_index": m.platform_index,
     # across devices
     "psum": r.psum,
     "psum_invariant": r.psum,

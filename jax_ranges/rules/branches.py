@@ -1,4 +1,9 @@
-"""cond and switch: one of several programs runs; the others' sites are not observed."""
+"""cond and switch: one of several programs runs; the others' sites are not observed.
+
+What `lax.platform_dependent` chooses by the platform is a cond too, whose parameter
+`branches_platforms` says which branch is for which platforms. It is chosen when the program is
+lowered, and the other branches, which may be kernels that this platform cannot compile, are not.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +30,6 @@ def _programs(eqn: Any, loops: str) -> tuple[Program, ...]:
 def _run(
     interpreter: Interpreter, eqn: Any, frames: Sequence[Any], values: Sequence[Any]
 ) -> tuple[list[Any], Block]:
-    del eqn
     index, *operands = interpreter.choice(values[0]), *values[1:]
 
     def branch(taken: int) -> tuple[list[Any], Block]:
@@ -35,7 +39,19 @@ def _run(
         return outs, join(blocks)
 
     # The operands are closed over, not passed: that way they may be refs.
-    return lax.switch(index, [functools.partial(branch, i) for i in range(len(frames))])
+    branches = [functools.partial(branch, i) for i in range(len(frames))]
+    platforms = eqn.params.get("branches_platforms")
+    if platforms is None:
+        return lax.switch(index, branches)
+    return _by_platform(platforms, branches)
+
+
+def _by_platform(platforms: Sequence[Sequence[str] | None], branches: Sequence[Any]) -> Any:
+    """The branch that is for the platform; those of None are for all that are not mentioned."""
+    pairs = list(zip(platforms, branches, strict=True))
+    default = next((branch for names, branch in pairs if names is None), None)
+    named = {name: branch for names, branch in pairs for name in names or ()}
+    return lax.platform_dependent(default=default, **named)
 
 
 COND = Rule(_programs, _run)
