@@ -276,6 +276,36 @@ def trace_context() -> Hashable:
     return _config.trace_context()
 
 
+# -- memories ---------------------------------------------------------------------------------
+
+_Space = jax.memory.Space
+
+
+def is_offloaded(aval: Any) -> bool:
+    """Whether values of a type are in the host's memory, beside which accelerators compute."""
+    return getattr(aval, "memory_space", None) == _Space.Host
+
+
+def on_device(tree: Any) -> Any:
+    """The same values, those that are offloaded brought to the memory of their devices."""
+    return jax.tree.map(_brought, tree)
+
+
+def _brought(leaf: Any) -> Any:
+    return jax.device_put(leaf, _Space.Device) if _lies_on_host(leaf) else leaf
+
+
+def _lies_on_host(value: Any) -> bool:
+    return is_offloaded(getattr(value, "aval", None))
+
+
+def computed_on_device(fun: Callable[[Any], Any], value: Any) -> Any:
+    """`fun` of a value, in the memory in which the value is."""
+    if not _lies_on_host(value):
+        return fun(value)
+    return jax.device_put(fun(_brought(value)), _Space.Host)
+
+
 # -- meshes -----------------------------------------------------------------------------------
 
 

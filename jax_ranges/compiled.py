@@ -149,8 +149,10 @@ def _placement(call: Call) -> Any:
     places = [x.sharding for x in call.leaves if isinstance(x, jax.Array) and x.committed]
     places += _places_in(compat.opened(call.jaxpr)[0])
     widest = max(places, key=lambda place: len(place.device_set), default=None)
-    if widest is None or isinstance(widest, SingleDeviceSharding):
-        return widest
+    if widest is None:
+        return None
+    if isinstance(widest, SingleDeviceSharding):  # in its own memory, also if arrays are elsewhere
+        return SingleDeviceSharding(*widest.device_set)
     if isinstance(widest, NamedSharding):
         return NamedSharding(widest.mesh, PartitionSpec())
     devices = sorted(widest.device_set, key=lambda device: device.id)

@@ -154,7 +154,8 @@ class Interpreter:
 
     def begin(self, value: Any, source: Source, context: Context) -> dict[int, Any]:
         """What is kept of a value until its group is finished, for each statistic."""
-        value = compat.varying(value, self.varying)
+        value = compat.varying(compat.on_device(value), self.varying)
+        context = self._seen_by_stats(source, context)
         return {
             k: stat.begin_in(value, context)
             if stat.contextual
@@ -164,11 +165,18 @@ class Interpreter:
         }
 
     def measure(self, value: Any, source: Source, context: Context) -> Block:
+        value, context = compat.on_device(value), self._seen_by_stats(source, context)
         rows = {k: self._row(k, value, source, context) for k in source.wanted}
         return join(
             Block({self._group(k, source): compat.varying(row, self.varying)})
             for k, row in rows.items()
         )
+
+    def _seen_by_stats(self, source: Source, context: Context) -> Context:
+        """A context with its operands where the value is measured, if anybody looks at them."""
+        if not any(self.stats[k].contextual for k in source.wanted):
+            return context
+        return context._replace(operands=[compat.on_device(x) for x in context.operands])
 
     def _group(self, k: int, source: Source) -> Group:
         return group_of(self.stats, k, source.form)

@@ -211,7 +211,8 @@ def _at_outputs(paths: Sequence[Any], outs: Sequence[Pair], call: Call) -> Range
 
 def _at_output(pair: Pair) -> ErrorState:
     """On all devices, inside shard_map."""
-    state, axes = ERRORS.measure(Seen(pair.exact, pair.rounded, pair.rounded)), compat.manual_axes()
+    exact, rounded = compat.on_device(pair)
+    state, axes = ERRORS.measure(Seen(exact, rounded, rounded)), compat.manual_axes()
     if not axes:
         return state
     tracked = axes if compat.tracks_varying(axes) else ()

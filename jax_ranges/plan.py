@@ -64,6 +64,7 @@ class Source:
         is that value whenever the inner program runs.
       order: of its axes in memory (see `memory_order`).
       wide: whether the program has values of 64 bits.
+      offloaded: it is in the host's memory, and has to be brought to the device.
       wanted: the indices of the statistics that are to be taken, in order.
     """
 
@@ -79,6 +80,7 @@ class Source:
     same: Known | None = None
     order: Order = None
     wide: bool = False
+    offloaded: bool = False
     wanted: tuple[int, ...] = ()
 
     @property
@@ -334,6 +336,7 @@ class Planner:
         dtype = np.dtype(aval.dtype)
         place = self.lead, self.nest, len(self.around)
         source = Source(len(self.sources), feeds, dtype, aval.shape, *place, frozen=frozen)
+        source.offloaded = compat.is_offloaded(aval)
         self.sources.append(source)
         return Value(Known((Chain(source.index),), dtype), source, feeds, frozen)
 
@@ -466,15 +469,35 @@ class Planner:
             value.source.known = functools.cache(lambda: extrema_of(value.array))
         elif len(known) == len(chosen_operands):
             follows = derived(kind, eqn.params, known, aval)
+        if follows is not None and self.is_brought(follows, value.source):
+            self.bring(follows.expr, value)
+            follows = None
         value.known = follows or Known(value.known.expr, value.known.dtype, origin_of(kind))
         if kind in MOVEMENT:
             value.rearranged = self.rearrangement(value.source, chosen_operands)
         return value
 
+    def is_brought(self, known: Known, source: Source) -> bool:
+        """Whether what is known of a value on the device follows from one in the host's memory.
+
+        It is measured then: the other may be larger than the device's memory, if it is taken
+        from there slice by slice in a loop.
+        """
+        origins = [self.sources[chain.source] for chain in known.expr]
+        return not source.offloaded and any(x.offloaded and x.known is None for x in origins)
+
+    def bring(self, offloaded: Expr, brought: Value) -> None:
+        """Note where a value, or in a loop all of its slices, can be measured on the device."""
+        (first, *more) = offloaded
+        if not more and not first.steps:
+            self.parts[first.source] = [brought]
+
     def rearrangement(self, moved: Source, operands: Sequence[Value]) -> Source | None:
         """The source whose elements, each of them once, data movement has put elsewhere."""
         source = operands[0].counted
         if source is None or source.nest != self.nest or source.dtype != moved.dtype:
+            return None
+        if source.offloaded and not moved.offloaded:
             return None
         if not source.label:  # a literal: its range is known, and the rest cannot be measured
             return None

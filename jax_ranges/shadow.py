@@ -150,10 +150,13 @@ class Casts:
         if not _is_float(aval):
             return value
         value = jnp.asarray(value, aval.dtype)
-        if jnp.issubdtype(aval.dtype, jnp.complexfloating):
+        return compat.retyped(compat.computed_on_device(self._cast_parts, value), aval)
+
+    def _cast_parts(self, value: Any) -> Any:
+        if jnp.issubdtype(value.dtype, jnp.complexfloating):
             parts = (self._cast_real(part) for part in (value.real, value.imag))
             return jax.lax.complex(*parts)
-        return compat.retyped(self._cast_real(value), aval)
+        return self._cast_real(value)
 
     def _cast_real(self, value: Any) -> Any:
         own = format_of(value.dtype)

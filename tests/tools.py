@@ -44,7 +44,8 @@ def _bounds(f: Fun, *args: Any) -> Fun:
         for row in jr.bounds(f, inputs=True)(*given).rows:
             seen = row.observed
             if seen is not None and seen.observed:
-                assert row.proven.holds(seen.min, seen.max, seen.nan), row
+                least, most = (0.0, -1.0) if seen.min is None else (seen.min, seen.max)
+                assert row.proven.holds(least, most, seen.nan), row
         return f(*given)
 
     return proven

@@ -24,6 +24,8 @@ def why_simulated(eqn: Any, product: Product, specs: Mapping[int, Spec]) -> str:
     missing = [i for i in (0, 1) if i not in specs]
     if missing:
         return f"operand {missing[0]} is not quantized"
+    if compat.is_offloaded(eqn.outvars[0].aval):
+        return "its operands are in the host's memory"
     for i in (0, 1):
         problem = why_no_codes(specs[i], product.summed[i], eqn.invars[i].aval.shape)
         if problem:

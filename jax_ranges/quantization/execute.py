@@ -310,7 +310,7 @@ class Executor(Simulator):
                 return value
         if spec is None:
             return value
-        return _without_gradient(lambda x: rounded(spec, x, use))(value)
+        return compat.computed_on_device(_without_gradient(lambda x: rounded(spec, x, use)), value)
 
 
 def _dense(x: Any) -> Any:

@@ -172,4 +172,6 @@ class Simulator(Interpreter):
         return self.resolved.equations.get(equation, Treatment())
 
     def _rounded(self, spec: Any, value: Any, use: Use) -> Any:
-        return value if spec is None else rounded(spec, value, use, self.passes)
+        if spec is None:
+            return value
+        return compat.computed_on_device(lambda x: rounded(spec, x, use, self.passes), value)

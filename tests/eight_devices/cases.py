@@ -379,3 +379,42 @@ def test_products_inside_shard_map_are_of_codes(check_vma):
     ]:
         np.testing.assert_allclose(jax.jit(fun)(params, x), expected, rtol=1e-5, atol=1e-6)
         assert "i8[8,8]" in str(jax.make_jaxpr(fun)(params, x))
+
+
+# -- the host's memory ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stat", "kind"),
+    [
+        *((stat, AxisType.Auto) for stat in (jr.MinMax(), jr.Exponents(), jr.PerChannel())),
+        (jr.MinMax(), AxisType.Explicit),
+    ],
+    ids=str,
+)
+def test_offloaded_parameters_are_measured_where_they_are_computed_with(stat, kind):
+    mesh = jax.make_mesh((8,), ("a",), axis_types=(kind,))
+    there = NamedSharding(mesh, P(None, "a"), memory_kind="pinned_host")
+    here = there.with_memory_kind("device")
+
+    def f(x, w):
+        def body(c, w):
+            return jnp.sin(c * jax.device_put(w, here.update(spec=P("a")))), None
+
+        y, _ = lax.scan(body, x, w)
+        return y, jax.device_put(jax.device_put(w, here) * 2, there), w + 1
+
+    x = jax.device_put(X, NamedSharding(mesh, P("a")))
+    weights = jnp.stack([X, X + 1])
+    expected = jax.jit(jr.ranges(f, stats=stat, inputs=True))(x, jax.device_put(weights, here))[1]
+    measured = jax.jit(jr.ranges(f, stats=stat, inputs=True))
+    out, ranges = measured(x, jax.device_put(weights, there))
+    plain = jax.jit(f)(x, jax.device_put(weights, there))
+    assert [y.sharding for y in out] == [y.sharding for y in plain]
+    assert list(ranges) == list(expected)
+    for name in ranges:
+        assert str(ranges.of(name, stat)) == str(expected.of(name, stat)), name
+    net = jr.Net(f, stats=stat)
+    for _ in range(2):
+        out = net(x, jax.device_put(weights, there))
+    assert [y.sharding for y in out] == [y.sharding for y in plain]
