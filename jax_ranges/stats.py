@@ -196,6 +196,15 @@ class Statistic:
         return state
 
 
+def of_rank(constant: np.ndarray, ndim: int) -> np.ndarray:
+    """A constant with axes of length one in front, so many that it has `ndim` of them.
+
+    Operands of arithmetic in the graph have the same rank, or are scalars, and the same dtype:
+    `jax_numpy_rank_promotion` and `jax_numpy_dtype_promotion` may forbid everything else.
+    """
+    return constant.reshape((1,) * (ndim - constant.ndim) + constant.shape)
+
+
 @functools.lru_cache(maxsize=64)
 def _measure_of(stat: Statistic) -> Any:
     """Its `measure`, traced once for all values of a type."""
@@ -302,7 +311,8 @@ class MinMax(Statistic):
         """(min, max, nan) in the carrier dtype; `xp` is numpy, or jax.numpy while tracing."""
         dtype = keys.real_dtype(dtype)
         carrier = keys.carrier_dtype(dtype)
-        least, most = keys.limits(carrier)
+        # Of their dtype: a plain int that is no int32 is no operand.
+        least, most = map(carrier.type, keys.limits(carrier))
         unseen = state.min > state.max
         lo = xp.where(unseen, most, keys.value_of(state.min, dtype, xp)).astype(carrier)
         hi = xp.where(unseen, least, keys.value_of(state.max, dtype, xp)).astype(carrier)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jax_ranges.stats import Extrema
+from jax_ranges.stats import Extrema, of_rank
 
 OPERANDS = 4
 """The ranges of how many values are kept of one birth."""
@@ -91,6 +91,6 @@ def _compared(a: Any, b: Any, xp: Any) -> tuple[Any, Any]:
 
 def stamped(state: First, place: int, tick: Any) -> First:
     """The state with this number at this place of its times."""
-    here = np.arange(state.when.shape[-1]) == place
+    here = of_rank(np.arange(state.when.shape[-1]) == place, state.when.ndim)
     happened = (state.count > 0)[..., None]
     return state._replace(when=jnp.where(here & happened, tick, state.when))

@@ -27,7 +27,7 @@ from jax_ranges.births.watch import Watch, key_ends
 from jax_ranges.derive import Chain
 from jax_ranges.packing import Block, Group, group_of
 from jax_ranges.plan import Frame, Planner, Source
-from jax_ranges.stats import Extrema, MinMax, Statistic
+from jax_ranges.stats import Extrema, MinMax, Statistic, of_rank
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,13 +116,13 @@ class Review:
     def _reviewed(self, block: Block) -> list[Any]:
         state = First(*block.states[self.group])
         extrema = self.pool.of(block)
-        infinities = self.pool.infinities
-        flags = jnp.stack([extrema.top > infinities, extrema.top >= infinities])
+        tops = [extrema.top > self.pool.infinities, extrema.top >= self.pool.infinities]
+        flags = jnp.stack(tops)  # [2, the pool]
         count = jnp.where(self._inherited(flags, extrema), 0, state.count)
         happened = (count > 0)[..., None]
         rank = self._ranks(flags, state.count)
         kept = [leaf[self.kept][:, None, :] for leaf in extrema]
-        first = np.arange(state.when.shape[-1]) == 0
+        first = of_rank(np.arange(state.when.shape[-1]) == 0, state.when.ndim)
         return [
             count,
             jnp.where(happened & first, rank[..., None], 0).astype(state.when.dtype),
@@ -145,7 +145,7 @@ class Review:
         rows = count.shape[0]
         born = jnp.stack([count[:, NAN] > 0, jnp.any(count[:, : len(KINDS)] > 0, -1)])
         here |= jnp.any(jnp.pad(born, ((0, 0), (0, 1)))[:, self.roots], -1)
-        left = self.exits | self._used(self._leaving(here))
+        left = self._exits | self._used(self._leaving(here))
         rank = jnp.where(left, LEFT, jnp.where(self._used(here), MOVED, MASKED))[:, :rows]
         others = [jnp.zeros_like(rank[0])] * len(self.stat.watches)
         return jnp.stack([rank[0], rank[1], rank[1], *others], -1)
@@ -155,13 +155,18 @@ class Review:
 
         def body(reached: tuple[Any, Any]) -> tuple[Any, Any]:
             now, _ = reached
-            return here & (self.exits | self._used(now)), now
+            return here & (self._exits | self._used(now)), now
 
         def goes_on(reached: tuple[Any, Any]) -> Any:
             return jnp.any(reached[0] != reached[1])
 
-        start = here & self.exits
+        start = here & self._exits
         return lax.while_loop(goes_on, body, (start, start ^ True))[0]
+
+    @property
+    def _exits(self) -> np.ndarray:
+        """The same for NaN and for what is not finite."""
+        return of_rank(self.exits, 2)
 
     def _used(self, there: Any) -> Any:
         """`[2, nodes]`: whether a node is used by one of those."""

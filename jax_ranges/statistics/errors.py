@@ -27,6 +27,7 @@ from jax_ranges.statistics.words import (
     power_of_two,
     real_parts,
 )
+from jax_ranges.stats import of_rank
 
 
 class Seen(NamedTuple):
@@ -175,7 +176,7 @@ def _measured(exact: jax.Array, before: jax.Array, rounded: jax.Array, lead: int
     squares = folded([lax.add] * 5, [x.astype(np.float32) ** 2 for x in scaled], lead)
     return ErrorState(
         counts.counted(count),
-        exponent + np.array([0, 0, 1, 1, 1], np.int32),
+        exponent + of_rank(np.array([0, 0, 1, 1, 1], np.int32), exponent.ndim),
         (most * scale).astype(np.float32),
         jnp.stack(squares, -1),
     )

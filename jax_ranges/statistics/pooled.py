@@ -16,8 +16,8 @@ from jax_ranges.stats import TOGETHER, State, Statistic, stacked
 class Over(NamedTuple):
     """How to add, and how to take the largest, over the states that are pooled.
 
-    What they return may be put next to a state again: it has its shape, or that without the first
-    axis.
+    What they return may be put next to a state again: it has its shape, or the first axis is of
+    length one.
     """
 
     add: Callable[[Any], Any]
@@ -48,7 +48,7 @@ class Pooled(Statistic):
         rows = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[axes:]), state)
         count = jax.tree.leaves(rows)[0].shape[0]
         if count <= MOST_TERMS:
-            return self.pool(rows, _FIRST_AXIS)
+            return jax.tree.map(lambda leaf: leaf[0], self.pool(rows, _FIRST_AXIS))
         parts = [
             self.reduce(jax.tree.map(lambda leaf, i=i: leaf[i : i + MOST_TERMS], rows), 1)
             for i in range(0, count, MOST_TERMS)
@@ -60,4 +60,6 @@ class Pooled(Statistic):
         return self.pool(state, Over(lambda x: lax.psum(x, names), lambda x: lax.pmax(x, names)))
 
 
-_FIRST_AXIS = Over(lambda x: jnp.sum(x, 0, dtype=x.dtype), lambda x: jnp.max(x, 0))
+_FIRST_AXIS = Over(
+    lambda x: jnp.sum(x, 0, dtype=x.dtype, keepdims=True), lambda x: jnp.max(x, 0, keepdims=True)
+)
