@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import pytest
 
 import jax_ranges as jr
+from tests.foreign_suites import results
 from tests.foreign_suites.__main__ import pytest_options, run_suite
 from tests.foreign_suites.explained import Explained
 from tests.foreign_suites.outputs import check_outputs, check_ranges, exits_of
-from tests.foreign_suites.results import BEGUN, FAILED, OUT_OF_TIME, PASSED, SKIPPED, Result
-from tests.foreign_suites.results import Summary, read
+from tests.foreign_suites.results import Result, Summary
 from tests.foreign_suites.suites import SUITES, Suite
 from tests.foreign_suites.tools import TOOLS
 
@@ -78,10 +78,10 @@ def test_what_differs_is_told(tmp_path):
     assert (summary.ran, summary.passed, summary.measured, summary.explained) == (6, 5, 4, 0)
     told = {(r.test.rpartition("::")[2], r.tool, r.outcome) for r in summary.failed}
     assert told == {
-        ("test_differs", "net", FAILED),
-        ("test_differs", "nonfinite", FAILED),
-        ("test_hangs", "simulate", OUT_OF_TIME),
-        ("test_kills", "ranges", BEGUN),
+        ("test_differs", "net", results.FAILED),
+        ("test_differs", "nonfinite", results.FAILED),
+        ("test_hangs", "simulate", results.OUT_OF_TIME),
+        ("test_kills", "ranges", results.BEGUN),
     }
 
 
@@ -91,15 +91,15 @@ def run(suite, sources, folder, *arguments, limit=60):
         tools=",".join(TOOLS), sample=1.0, seed="0", seconds=0.0, limit=limit
     )
     run_suite(suite, sources, out, [*pytest_options(options), *arguments])
-    return Summary.of(suite.name, read(out), reasons=())
+    return Summary.of(suite.name, results.read(out), reasons=())
 
 
 RESULTS = [
-    Result("a/b_test.py::B::test_1[x]", None, PASSED),
-    Result("a/b_test.py::B::test_1[x]", "net", FAILED),
-    Result("a/b_test.py::B::test_2", None, PASSED),
-    Result("a/b_test.py::B::test_2", "net", PASSED),
-    Result("a/b_test.py::B::test_3", None, SKIPPED),
+    Result("a/b_test.py::B::test_1[x]", None, results.PASSED),
+    Result("a/b_test.py::B::test_1[x]", "net", results.FAILED),
+    Result("a/b_test.py::B::test_2", None, results.PASSED),
+    Result("a/b_test.py::B::test_2", "net", results.PASSED),
+    Result("a/b_test.py::B::test_3", None, results.SKIPPED),
 ]
 
 
@@ -107,7 +107,7 @@ def test_a_reason_explains_the_failures_that_it_names():
     reason = Explained("mine", ("b_test.py::B::test_1*",), "counts compilations", ("net",))
     summary = Summary.of("mine", RESULTS, [reason])
     assert summary.clean and summary.explained == 1
-    assert summary.row("mine").split() == "| mine | 2 | 2 | 2 | 1 | 1 |".split()
+    assert summary.row("mine") == "| mine | 2 | 2 | 2 | 1 | 1 |"
     for suite, tools in (("other", ("net",)), ("mine", ("ranges",))):
         unlike = Explained(suite, reason.tests, reason.reason, tools)
         assert [r.tool for r in Summary.of("mine", RESULTS, [unlike]).failed] == ["net"]
