@@ -357,7 +357,7 @@ class Planner:
             value.source.known = functools.cache(lambda: extrema_of(array))
             value.source.frozen = value.frozen = True
             value.array = array
-        if self.inputs:
+        if self.inputs and value.known is not None:
             self.add_site(Site(name, "const", 0, *_shape_dtype(aval)), value)
             frame.sites[position] = name
         return value

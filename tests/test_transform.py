@@ -12,6 +12,7 @@ from jax.experimental import io_callback
 from jax.extend.core.primitives import closed_call_p
 
 import jax_ranges as jr
+from tests.tools import TOOLS, with_tool
 
 X = jnp.array([0.5, -1.5, 2.0])
 
@@ -454,6 +455,17 @@ def test_inputs_and_captured_constants_on_request():
     assert ranges["input/rest/1"].max == 4.0
     assert repr(ranges["const/0"]) == "Range(min=-4.0, max=3.0, nan=True)"
     assert [s.primitive for s in ranges.sites][3:5] == ["input", "const"]
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_captured_prng_keys_and_refs_are_no_sites(tool):
+    key, ref = jax.random.key(0), jax.new_ref(X)
+
+    def f(x):
+        ref[...] = x
+        return jax.random.uniform(key, x.shape) * ref[...]
+
+    same(with_tool(tool, f, X)(X), f(X))
 
 
 def test_constants_cost_nothing_in_the_program():
