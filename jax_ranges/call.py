@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,8 @@ import numpy as np
 from jax.tree_util import FlattenedIndexKey
 
 from jax_ranges import compat
+from jax_ranges.site import Names
+from jax_ranges.trees import flat_tree, given_tree, is_array, native
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class Call:
       leaves: the arrays among the arguments, in the order of the program's inputs.
       names: for each of them `input/<path>`.
       dynamic: for each leaf of `(args, kwargs)` whether it is one of those.
+      is_foreign: whether some of them were given in another byte order than this machine's.
       donated: which of them the function donates (their indices).
       options: the compiler options with which it is to be jitted.
       returned: puts the function's output together, and writes what the function wrote.
@@ -33,6 +37,7 @@ class Call:
     leaves: list[Any]
     names: list[str]
     dynamic: list[bool]
+    is_foreign: bool
     donated: tuple[int, ...]
     options: dict[str, Any]
     returned: Returned
@@ -57,20 +62,22 @@ class Call:
             return values
 
         paths, leaves = zip(*given.arrays, strict=True) if given.arrays else ((), ())
-        jaxpr = jax.make_jaxpr(program)(*leaves)
+        with given.explained():
+            jaxpr = jax.make_jaxpr(program)(*leaves)
         if options and not outermost:
             jaxpr, options = compat.with_compiler_options(jaxpr, options), {}
         parameters, is_donated = _parameters(fun, len(args)), _belongs_to(info.donated, args)
-        out_tree, others, written = returned
+        tree, is_unsorted, others, written = returned
         avals = [atom.aval for atom in compat.opened(jaxpr)[0].outvars]
         return cls(
             jaxpr=jaxpr,
             leaves=list(leaves),
-            names=[_input_name(path, parameters) for path in paths],
+            names=_distinct(_input_name(path, parameters) for path in paths),
             dynamic=given.dynamic,
+            is_foreign=given.is_foreign,
             donated=tuple(i for i, path in enumerate(paths) if is_donated(path)),
             options=options,
-            returned=Returned(out_tree, others, written, avals),
+            returned=Returned(tree, is_unsorted, others, written, avals),
         )
 
 
@@ -80,45 +87,80 @@ class _Given:
 
     Attributes:
       flat: the leaves of `(args, kwargs)` with their paths; `tree`: their structure.
+      is_unsorted: whether it is that of `flat_tree` instead.
       dynamic: which of them are arrays, to be traced.
+      is_foreign: whether the byte order of some of these was changed.
       shared: where variables are that are elsewhere too; see `shared_variables`.
     """
 
     flat: list[tuple[Any, Any]]
     tree: Any
+    is_unsorted: bool
     dynamic: list[bool]
+    is_foreign: bool
     shared: list[tuple[Any, Any]]
 
     @classmethod
     def of(cls, info: compat.JitArguments, args: Any, kwargs: Any, abstract: bool) -> _Given:
-        flat, tree = jax.tree_util.tree_flatten_with_path((args, kwargs))
-        is_static = _belongs_to(info.static, args)
-        # A jitted function traces Python's integers and booleans too.
-        scalars = (float, complex) if info.jitted is None else (bool, int, float, complex)
-        dynamic = [not is_static(p) and _is_array(leaf, p, scalars, abstract) for p, leaf in flat]
-        return cls(flat, tree, dynamic, shared_variables((args, kwargs)))
+        given = (args, kwargs)
+        sorted_ = flat_tree(given)
+        flat, tree = jax.tree_util.tree_flatten_with_path(sorted_)
+        is_static, jitted = _belongs_to(info.static, args), info.jitted is not None
+
+        def is_dynamic(path: Any, leaf: Any) -> bool:
+            if is_static(path):
+                return False
+            if not isinstance(leaf, jax.ShapeDtypeStruct):
+                return is_array(leaf, jitted)
+            if jitted and not abstract:
+                raise _needs_arrays(path, leaf)
+            return abstract
+
+        dynamic = [is_dynamic(path, leaf) for path, leaf in flat]
+        own = [(p, native(x) if d else x) for (p, x), d in zip(flat, dynamic, strict=True)]
+        is_foreign = any(a is not b for (_, a), (_, b) in zip(own, flat, strict=True))
+        shared = shared_variables(sorted_)
+        return cls(own, tree, sorted_ is not given, dynamic, is_foreign, shared)
+
+    @contextlib.contextmanager
+    def explained(self) -> Iterator[None]:
+        """What goes wrong when shapes are given in the place of arrays is explained by that."""
+        shapes = [
+            (path, leaf)
+            for (path, leaf), d in zip(self.flat, self.dynamic, strict=True)
+            if not d and isinstance(leaf, jax.ShapeDtypeStruct)
+        ]
+        try:
+            yield
+        except TypeError as error:
+            if not shapes:
+                raise
+            raise _needs_arrays(*shapes[0]) from error
 
     @property
     def arrays(self) -> list[tuple[Any, Any]]:
         return [pair for pair, d in zip(self.flat, self.dynamic, strict=True) if d]
 
     def run(self, fun: Any, traced: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-        """The arrays that `fun` returns or writes, and the first three fields of `Returned`."""
+        """The arrays that `fun` returns or writes, and the first four fields of `Returned`."""
         fill = iter(traced)
         filled = [next(fill) if d else x for (_, x), d in zip(self.flat, self.dynamic, strict=True)]
         args, kwargs = jax.tree.unflatten(self.tree, filled)
+        if self.is_unsorted:
+            args, kwargs = given_tree((args, kwargs))
         share((args, kwargs), self.shared)
-        before = dict(jax.tree_util.tree_flatten_with_path((args, kwargs))[0])
+        before = dict(jax.tree_util.tree_flatten_with_path(flat_tree((args, kwargs)))[0])
         out = fun(*args, **kwargs)
         _refuse_unfinished(fun, [out])
-        outs, out_tree = jax.tree.flatten(out)
+        sorted_ = flat_tree(out)
+        outs, out_tree = jax.tree.flatten(sorted_)
         _refuse_unfinished(fun, outs)
-        changes = _changes(fun, self.tree, before, (args, kwargs))
+        changes = _changes(fun, self.tree, before, flat_tree((args, kwargs)))
         values = [*outs, *changes.values()]
         # Whatever is not an array (a flag, a function in a module) is returned as it is.
         others = [None if isinstance(x, jax.Array) else (x,) for x in values]
         arrays = [x for x in values if isinstance(x, jax.Array)]
-        return arrays, [out_tree, others, tuple(changes)]
+        return arrays, [out_tree, sorted_ is not out, others, tuple(changes)]
 
 
 @dataclass(frozen=True)
@@ -127,6 +169,7 @@ class Returned:
 
     Attributes:
       tree: the structure of its output.
+      is_unsorted: whether it is that of `flat_tree` instead.
       others: for each leaf of it, and for each leaf that was written, None if it is an array, a
         one-tuple of the value if not.
       written: where in `(args, kwargs)` the function wrote something.
@@ -134,6 +177,7 @@ class Returned:
     """
 
     tree: Any
+    is_unsorted: bool
     others: list[tuple[Any] | None]
     written: tuple[Any, ...]
     avals: list[Any]
@@ -145,7 +189,7 @@ class Returned:
         tree = self.tree.unflatten(range(count))
         paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
         names = [_joined("output", path) for path in paths]
-        names += [_joined("written", path) for path in self.written]
+        names = _distinct([*names, *(_joined("written", path) for path in self.written)])
         return [name for name, other in zip(names, self.others, strict=True) if other is None]
 
     def typed(self, values: Sequence[Any]) -> list[Any]:
@@ -155,18 +199,31 @@ class Returned:
     def output(self, values: Sequence[Any], args: Any, kwargs: Any) -> Any:
         """The function's output; what it wrote into its arguments is written into these."""
         if not self.written and len(values) == len(self.others):  # nothing but arrays
-            return self.tree.unflatten(values)
+            return self._whole(values)
         arrays = iter(values)
         filled = [next(arrays) if other is None else _own(other[0]) for other in self.others]
         count = len(filled) - len(self.written)
         for path, value in zip(self.written, filled[count:], strict=True):
             _write((args, kwargs), path, value)
-        return self.tree.unflatten(filled[:count])
+        return self._whole(filled[:count])
+
+    def _whole(self, leaves: Sequence[Any]) -> Any:
+        out = self.tree.unflatten(leaves)
+        return given_tree(out) if self.is_unsorted else out
 
 
 def _own(value: Any) -> Any:
     """The caller may write into a numpy array, which is the same at every call."""
     return value.copy() if isinstance(value, np.ndarray) else value
+
+
+def _needs_arrays(path: Any, leaf: Any) -> TypeError:
+    which, *rest = path
+    where = ("args", "kwargs")[which.idx] + jax.tree_util.keystr(tuple(rest))
+    return TypeError(
+        f"jr.ranges(f) runs f and needs arrays; argument {where} is the abstract {leaf}. For "
+        f"shapes only use jax.eval_shape(jr.ranges(f), ...) or jr.plan(f)"
+    )
 
 
 def _refuse_unfinished(fun: Any, outs: Sequence[Any]) -> None:
@@ -193,22 +250,6 @@ def unbound(fun: Any, args: Any) -> tuple[Any, Any]:
     if inspect.ismethod(fun) and compat.jit_arguments(fun.__func__).jitted is not None:
         return fun.__func__, (fun.__self__, *args)
     return fun, args
-
-
-def _is_array(leaf: Any, path: Any, scalars: tuple[type, ...], abstract: bool) -> bool:
-    """Whether the leaf is to be traced; other leaves reach the function as they are."""
-    if isinstance(leaf, jax.ShapeDtypeStruct):
-        if abstract:
-            return True
-        raise TypeError(
-            f"jr.ranges(f) runs f and needs arrays; argument {jax.tree_util.keystr(path)} is the "
-            f"abstract {leaf}. For shapes only use jax.eval_shape(jr.ranges(f), ...) or jr.plan(f)"
-        )
-    if isinstance(leaf, (jax.Array, *scalars)):
-        return True
-    if not isinstance(leaf, (np.ndarray, np.generic)):
-        return False
-    return leaf.dtype != jax.dtypes.float0 and leaf.dtype.kind not in "OSUMm"
 
 
 def _belongs_to(arguments: compat.Arguments, args: Any) -> Callable[[Any], bool]:
@@ -245,6 +286,11 @@ def _parameters(fun: Any, count: int) -> list[str]:
     rest = next((f"{p.name}/" for p in parameters if p.kind is p.VAR_POSITIONAL), "")
     names = [p.name for p in named[:count]]
     return names + [f"{rest}{i}" for i in range(count - len(names))]
+
+
+def _distinct(names: Iterable[str]) -> list[str]:
+    """Paths written down may be the same: that of ["a/b"], and that of ["a"]["b"]."""
+    return list(map(Names().claim, names))
 
 
 def _joined(first: str, path: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -20,6 +20,7 @@ from jax_ranges.plan import Plan
 from jax_ranges.recorder import Recorder
 from jax_ranges.site import NothingSelectedError, Select, selector
 from jax_ranges.transform import Options
+from jax_ranges.trees import UNSORTED, flat_tree, hashable
 
 MANY_PROGRAMS = 50
 _UNKNOWN: Any = object()
@@ -65,14 +66,18 @@ class Programs(Generic[P]):
     def find(self, args: Any, kwargs: Any) -> tuple[P, list[Any], Any]:
         """The program of a call, the leaves of its arguments, and the positional ones."""
         args = (*self._bound, *args)
-        leaves, tree = jax.tree.flatten((args, kwargs))
+        try:
+            leaves, tree = jax.tree.flatten((args, kwargs))
+        except UNSORTED:
+            leaves, tree = jax.tree.flatten(flat_tree((args, kwargs)))
         variant = self.variant()  # which another thread may change at any moment
         kind = variant, tree, kind_of_call(self._info, args, kwargs, leaves)
         places = compat.places_of(leaves)
         try:
             last = self._last.get(kind)
-        except TypeError as error:
-            raise _unhashable(leaves, error) from error
+        except (TypeError, ValueError):  # the latter of a memoryview
+            kind = variant, hashable(tree), hashable(kind[2])
+            last = self._last.get(kind)
         # Equal lists first: to hash places takes longer than all else.
         if last is not None and last.places == places:
             last.places = places  # next time they may be the same objects: quicker still
@@ -83,7 +88,7 @@ class Programs(Generic[P]):
         """The program of a call whose arrays are not where they were last time."""
         variant, tree, _ = kind
         has_variables = self._has_variables(tree, args, kwargs)
-        shared = tuple(shared_variables((args, kwargs))) if has_variables else ()
+        shared = tuple(shared_variables(flat_tree((args, kwargs)))) if has_variables else ()
         distinct = {id(place): place for place in places}.values()
         key = kind, frozenset(distinct), shared
         program: Any = self._programs.get(key, _UNKNOWN)
@@ -97,7 +102,7 @@ class Programs(Generic[P]):
         """Whether there are any that could be given twice; looking takes long, so only once."""
         found = self._have_variables.get(tree)
         if found is None:
-            leaves = jax.tree.leaves((args, kwargs), is_leaf=is_variable)
+            leaves = jax.tree.leaves(flat_tree((args, kwargs)), is_leaf=is_variable)
             found = self._have_variables[tree] = any(map(is_variable, leaves))
         return found
 
@@ -190,16 +195,3 @@ def _with_bound(fun: Any) -> tuple[Any, tuple[Any, ...]]:
 
 def _is_tree(value: Any) -> bool:
     return not jax.tree_util.all_leaves([value])
-
-
-def _unhashable(leaves: Sequence[Any], error: TypeError) -> TypeError:
-    """Says which argument it is that nobody can tell from another."""
-    for leaf in leaves:
-        try:
-            hash(None if isinstance(leaf, jax.Array) else leaf)
-        except TypeError:
-            return TypeError(
-                f"arguments that are not arrays are static, so they must be hashable; got "
-                f"{leaf!r} of type {type(leaf).__name__}. Pass an array, or close over it"
-            )
-    return error

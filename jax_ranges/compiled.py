@@ -27,6 +27,7 @@ from jax_ranges.packing import Layout
 from jax_ranges.plan import Plan
 from jax_ranges.ranges import Ranges
 from jax_ranges.stats import Statistic
+from jax_ranges.trees import is_array, native
 
 Leaves = Sequence[Any]
 
@@ -35,12 +36,15 @@ class Program(NamedTuple):
     """A function compiled with the accumulation of its ranges, for one kind of call.
 
     Attributes:
+      dynamic: which leaves of the arguments are arrays.
+      is_foreign: some of them are not in this machine's byte order.
       layout: of all that is accumulated; `shown`: of what was asked for.
       genealogy: what is asked about births, if anything.
     """
 
     step: Callable[..., tuple[list[Any], Arrays]]
     dynamic: tuple[int, ...]
+    is_foreign: bool
     returned: Returned
     pool: Pool
     layout: Layout
@@ -50,6 +54,8 @@ class Program(NamedTuple):
     def run(self, leaves: Leaves, args: Any, kwargs: Any, number: int) -> Any:
         """The function's output; what was seen is in the pool."""
         values = leaves if len(leaves) == len(self.dynamic) else [leaves[i] for i in self.dynamic]
+        if self.is_foreign:
+            values = list(map(native, values))
         if self.genealogy is not None:
             values = [np.int32(number), *values]
         return self.returned.output(self.pool.run(self.step, values), args, kwargs)
@@ -101,7 +107,7 @@ def compiled(
         layouts = layout, plan.shown, plan.genealogy
     else:
         layouts = layout, layout, None
-    return Program(jitted, dynamic, returned, pool, *layouts)
+    return Program(jitted, dynamic, call.is_foreign, returned, pool, *layouts)
 
 
 def _calls_back(jaxpr: Any) -> bool:
@@ -133,11 +139,13 @@ def kind_of_call(info: compat.JitArguments, args: Any, kwargs: Any, leaves: Leav
 def _type(leaf: Any, jitted: bool) -> Hashable:
     """What a program depends on of a leaf that is not a plain array on a device."""
     kind = type(leaf)
-    if kind in (float, complex) or (jitted and kind in (bool, int)):
+    if kind in (float, complex):
         return kind
-    if isinstance(leaf, (np.ndarray, np.generic)) and leaf.dtype.kind not in "OSUMm":
-        return leaf.shape, leaf.dtype
-    return leaf.aval if isinstance(leaf, jax.Array) else (kind, leaf)
+    if isinstance(leaf, jax.Array):
+        return leaf.aval
+    if not is_array(leaf, jitted):
+        return kind, leaf
+    return (leaf.shape, leaf.dtype) if isinstance(leaf, (np.ndarray, np.generic)) else kind
 
 
 def _placement(call: Call) -> Any:

@@ -45,6 +45,7 @@ from jax_ranges.shown import Shown
 from jax_ranges.site import NothingSelectedError, Select, Site, selector
 from jax_ranges.stats import MinMax
 from jax_ranges.transform import Options, check_callable, named_like, ranges
+from jax_ranges.trees import native
 
 KINDS = ("nan", "inf", "unexpected", "above", "below")
 """What can be wrong with a site. "unexpected": numbers where none were expected."""
@@ -464,10 +465,14 @@ class _Program(NamedTuple):
 
     step: Callable[..., tuple[list[Any], Violations]]
     dynamic: tuple[int, ...]
+    is_foreign: bool
     returned: Returned
 
     def run(self, leaves: Sequence[Any], args: Any, kwargs: Any) -> tuple[Any, Violations]:
-        outs, violations = self.step(*[leaves[i] for i in self.dynamic])
+        values = [leaves[i] for i in self.dynamic]
+        if self.is_foreign:
+            values = list(map(native, values))
+        outs, violations = self.step(*values)
         return self.returned.output(outs, args, kwargs), violations
 
 
@@ -505,7 +510,7 @@ class _Compiled(Programs[_Program]):
         step.__name__ = step.__qualname__ = self._options.name
         jitted = jax.jit(step, donate_argnums=call.donated, compiler_options=call.options or None)
         dynamic = tuple(i for i, is_dynamic in enumerate(call.dynamic) if is_dynamic)
-        return _Program(jitted, dynamic, call.returned)
+        return _Program(jitted, dynamic, call.is_foreign, call.returned)
 
 
 # -- what is wrong with a site ----------------------------------------------------------------

@@ -38,6 +38,7 @@ from jax_ranges.site import Site
 from jax_ranges.statistics.errors import Errors, ErrorState, Seen
 from jax_ranges.stats import Context
 from jax_ranges.taken import Taken
+from jax_ranges.trees import flat_tree
 
 ERRORS = Errors()
 
@@ -194,7 +195,8 @@ def run_pairs(
     outs, block = run_outermost(run, plan.frame, call.leaves)
     returned = call.returned.typed([pair.rounded for pair in outs])
     out = call.returned.output(returned, args, kwargs)
-    leaves = zip(jax.tree_util.tree_flatten_with_path(out)[0], call.returned.others, strict=False)
+    flat, _ = jax.tree_util.tree_flatten_with_path(flat_tree(out))
+    leaves = zip(flat, call.returned.others, strict=False)
     paths = [path for (path, _), other in leaves if other is None]
     return out, ErrorReport(Ranges(block, plan.layout), _at_outputs(paths, outs, call))
 

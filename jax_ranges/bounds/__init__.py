@@ -47,6 +47,7 @@ from jax_ranges.ranges import Ranges
 from jax_ranges.site import Select, Site, selector
 from jax_ranges.stats import MinMax
 from jax_ranges.transform import Options, named_like, ranges
+from jax_ranges.trees import flat_tree
 
 __all__ = ["Bounds", "BoundsRow", "Proven", "bounds"]
 
@@ -118,7 +119,7 @@ def bounds(
 
 
 def _refuse_traced(tree: Any) -> None:
-    if any(map(compat.is_traced, jax.tree.leaves(tree))):
+    if any(map(compat.is_traced, jax.tree.leaves(flat_tree(tree)))):
         raise TypeError(
             "jr.bounds(f) was called inside jit, grad, vmap or another transformation. It runs "
             "nothing, so call it outside, with arrays or with jax.ShapeDtypeStruct"

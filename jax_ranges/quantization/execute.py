@@ -27,6 +27,7 @@ from jax_ranges.quantization.specs import Spec, Use, rounded
 from jax_ranges.quantization.weights import Coded, Weights, carried, moved
 from jax_ranges.site import Select, selector
 from jax_ranges.transform import check_callable, named_like
+from jax_ranges.trees import flat_tree, given_tree, native
 
 
 def quantize(
@@ -151,7 +152,7 @@ class Quantized:
             _prepared(self._jits, coded.get(next(positions)), leaf) if dynamic else leaf
             for leaf, dynamic in zip(given.leaves, given.call.dynamic, strict=True)
         ]
-        prepared = given.tree.unflatten(leaves)
+        prepared = given_tree(given.tree.unflatten(leaves))
         share(prepared, shared_variables((args, kwargs)))
         return prepared
 
@@ -201,11 +202,11 @@ class _Given:
 
     @classmethod
     def trace(cls, fun: Any, args: Any, kwargs: Any) -> _Given:
-        leaves, tree = jax.tree.flatten((args, kwargs), is_leaf=_is_quantized)
+        leaves, tree = jax.tree.flatten(flat_tree((args, kwargs)), is_leaf=_is_quantized)
         if any(map(_is_quantized, leaves)):
             args, kwargs = tree.unflatten([_abstract(leaf) for leaf in leaves])
         call = Call.trace(fun, args, kwargs, abstract=True)
-        values = [leaf for leaf, d in zip(leaves, call.dynamic, strict=True) if d]
+        values = [native(leaf) for leaf, d in zip(leaves, call.dynamic, strict=True) if d]
         return cls(call, leaves, tree, values)
 
     def require_arrays(self) -> None:
