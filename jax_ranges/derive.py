@@ -307,16 +307,16 @@ def _convert(params: dict[str, Any], operands: Sequence[Known], out: np.dtype) -
     converted = _step("convert", known, out, origin=Origin.STORED)
     if known.literal is not None and np.isfinite(known.literal):
         converted = converted._replace(literal=np.asarray(known.literal).astype(out)[()])
-    return converted if _converts_in_order(known, out) else None
+    return converted if converts_in_order(known.dtype, out, known.origin) else None
 
 
-def _converts_in_order(known: Known, out: np.dtype) -> bool:
-    source = known.dtype
+def converts_in_order(source: np.dtype, out: np.dtype, origin: Origin = Origin.STORED) -> bool:
+    """Whether a value's conversion keeps order, and rounds to the nearest, as numpy does."""
     if out == np.dtype(bool) or jnp.issubdtype(source, jnp.complexfloating):
         return False
     if not is_float(source):
         return out in _WIDE or (not is_float(out) and _holds(out, source))
-    if source in _HALF and out in _WIDE and known.origin is not Origin.STORED:
+    if source in _HALF and out in _WIDE and origin is not Origin.STORED:
         return False
     # From float64 XLA rounds to half precision by way of float32.
     return out in _WITH_INFINITY and (source != np.dtype(np.float64) or out == np.dtype(np.float32))

@@ -27,6 +27,7 @@ from jax.extend import source_info_util as siu
 
 from jax_ranges import compat
 from jax_ranges.computations import known_as
+from jax_ranges.constants import folded, host_array, is_readable
 from jax_ranges.derive import (
     MAX_CHAINS,
     MOVEMENT,
@@ -247,7 +248,7 @@ class Value:
       source: itself as a source, for the statistics that cannot be derived.
       feeds: the names of the sites, inputs or constants that it comes from.
       frozen: it depends on constants only.
-      array: itself, for a captured constant.
+      array: makes itself, of a captured constant and of slices of one.
       rearranged: the source of which it has the elements, in another order or shape.
       order: of its axes in memory (see `memory_order`).
     """
@@ -256,7 +257,7 @@ class Value:
     source: Source | None
     feeds: tuple[str, ...] = ()
     frozen: bool = False
-    array: Any = None
+    array: Callable[[], np.ndarray] | None = None
     rearranged: Source | None = None
     order: Order = None
 
@@ -264,6 +265,12 @@ class Value:
     def counted(self) -> Source | None:
         """The source in which what it holds may be counted, where order does not matter."""
         return self.rearranged or self.source
+
+    def hold(self, array: Callable[[], np.ndarray]) -> None:
+        """It is this array, of which the range is known before the program runs."""
+        assert self.source is not None
+        self.array = array
+        self.source.known = functools.cache(lambda: extrema_of(array()))
 
     def lie(self, order: Order) -> None:
         """It lies in memory in that order."""
@@ -353,10 +360,9 @@ class Planner:
         self.captures += 1
         self.leaves.add(name)
         value = self.argument(frame, position, aval, (name,))
-        if value.source is not None and not compat.is_traced(array) and _addressable(array):
-            value.source.known = functools.cache(lambda: extrema_of(array))
+        if value.source is not None and is_readable(array):
+            value.hold(functools.cache(functools.partial(host_array, array, aval.dtype)))
             value.source.frozen = value.frozen = True
-            value.array = array
         if self.inputs and value.known is not None:
             self.add_site(Site(name, "const", 0, *_shape_dtype(aval)), value)
             frame.sites[position] = name
@@ -465,8 +471,8 @@ class Planner:
         elif kind == "iota":
             value.source.known = iota_extrema(eqn.params)
         elif kind == "slice" and operands[0].array is not None:
-            value.array = _sliced(operands[0].array, eqn.params)
-            value.source.known = functools.cache(lambda: extrema_of(value.array))
+            whole = operands[0].array
+            value.hold(lambda: folded(kind, eqn.params, [whole()], aval))
         elif len(known) == len(chosen_operands):
             follows = derived(kind, eqn.params, known, aval)
         if follows is not None and self.is_brought(follows, value.source):
@@ -632,16 +638,6 @@ def _is_numeric(dtype: Any) -> bool:
     if jnp.issubdtype(dtype, jax.dtypes.extended) or dtype == jax.dtypes.float0:
         return False
     return dtype == np.dtype(bool) or bool(jnp.issubdtype(dtype, np.number))
-
-
-def _addressable(array: Any) -> bool:
-    return not isinstance(array, jax.Array) or array.is_fully_addressable
-
-
-def _sliced(array: Any, params: dict[str, Any]) -> Any:
-    start, limit = params["start_indices"], params["limit_indices"]
-    strides = params["strides"] or (1,) * len(start)
-    return array[tuple(map(slice, start, limit, strides))]
 
 
 def iota_extrema(params: dict[str, Any]) -> Callable[[], Extrema]:

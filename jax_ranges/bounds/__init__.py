@@ -41,6 +41,7 @@ from jax_ranges.bounds.propagate import Propagation, given, untouched
 from jax_ranges.bounds.result import Bounds, BoundsRow, Proven
 from jax_ranges.bounds.value import Value
 from jax_ranges.call import Call
+from jax_ranges.constants import host_array, is_readable
 from jax_ranges.formats import FormatLike, format_of
 from jax_ranges.plan import is_measurable
 from jax_ranges.ranges import Ranges
@@ -183,7 +184,9 @@ class _Inputs:
                 return given(_in_dtype(interval, np.dtype(aval.dtype)), aval)
         if _is_abstract(leaf):
             return given(numbers(np.dtype(aval.dtype)), aval)
-        array = np.asarray(leaf).astype(aval.dtype)
+        if not is_readable(leaf):
+            return untouched(aval)
+        array = host_array(leaf, aval.dtype)
         return given(of_array(array), aval, array if self._fixed(name) else None)
 
 

@@ -32,6 +32,7 @@ from jax_ranges.bounds.relations import related
 from jax_ranges.bounds.rules import RULES
 from jax_ranges.bounds.value import Operation, Value
 from jax_ranges.computations import known_as
+from jax_ranges.constants import folded, host_array, is_readable
 from jax_ranges.derive import MOVEMENT
 from jax_ranges.plan import Equation, Frame, is_measurable
 from jax_ranges.rules import RULES as PROGRAMS
@@ -130,7 +131,7 @@ class Propagation:
             for interval, aval in zip(intervals, avals, strict=True)
         ]
         if len(results) == 1:
-            results = [_folded(eqn, op, related(op, results[0]))]
+            results = [_with_array(op, related(op, results[0]))]
         return results
 
     # -- inner programs -------------------------------------------------------------------
@@ -171,21 +172,12 @@ def _with_numbers(x: Value) -> Value:
     return replace(x, interval=everything(x.dtype))
 
 
-def _folded(eqn: Any, op: Operation, result: Value) -> Value:
+def _with_array(op: Operation, result: Value) -> Value:
     """With its array, where it is a known one that was only moved or converted."""
-    moves = op.name in _FOLDING
-    if not moves or any(x.array is None for x in op.operands) or result.size > FOLDED:
+    if any(x.array is None for x in op.operands) or result.size > FOLDED:
         return result
-    (array,) = compat.bind(eqn, [x.array for x in op.operands])
-    return replace(result, array=np.asarray(array))
-
-
-_FOLDING = frozenset(
-    (
-        *("broadcast_in_dim", "convert_element_type", "expand_dims", "reshape", "rev", "slice"),
-        *("squeeze", "stop_gradient", "transpose", "neg", "concatenate"),
-    )
-)
+    arrays = [x.array for x in op.operands]
+    return replace(result, array=folded(op.name, op.params, arrays, op.results[0]))
 
 
 # -- values -----------------------------------------------------------------------------------
@@ -193,10 +185,9 @@ _FOLDING = frozenset(
 
 def constant(array: Any, aval: Any) -> Value:
     """A literal, or an array that the program captured."""
-    if not is_measurable(aval) or compat.is_traced(array):
+    if not is_measurable(aval) or not is_readable(array):
         return untouched(aval)
-    known = np.asarray(array)
-    known = known.astype(aval.dtype) if known.dtype != aval.dtype else known
+    known = host_array(array, aval.dtype)
     shape = tuple(aval.shape)
     return Value(of_array(known), shape, np.dtype(aval.dtype), known, frozen=True, noise=0.0)
 
