@@ -174,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--sentences", type=int, default=256, help="how many to calibrate with")
     parser.add_argument("--scan", action="store_true", help="layers as one loop, a range for each")
     parser.add_argument(
-        "--save", type=Path, metavar="FILE", help="write the ranges (.json, .csv, or text)"
+        "--save", type=Path, metavar="FILE", help="write the ranges (.json, .csv, or .txt)"
     )
     options = parser.parse_args(argv)
     console = Console()

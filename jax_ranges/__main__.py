@@ -11,6 +11,7 @@ cannot be read or written; 130 interrupted; 141 the reader of the output went aw
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -24,8 +25,10 @@ from typing import Any
 import jax
 
 from jax_ranges.diff import Diff, diff
-from jax_ranges.files import as_json, format_of, load, rendered
+from jax_ranges.files import as_json, format_of, load, rendering
 from jax_ranges.files.atomic import write_atomically
+from jax_ranges.files.losses import message_of
+from jax_ranges.files.reading import decoded, parsed_json
 from jax_ranges.files.records import records_of
 from jax_ranges.ranges import Ranges, UnknownSiteError
 from jax_ranges.site import chosen
@@ -41,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is None:  # the process is ours; it may run beside one that has the accelerator
         jax.config.update("jax_platforms", "cpu")
+        if isinstance(sys.stdout, io.TextIOWrapper):  # names may have what no encoding has
+            sys.stdout.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(argv)
     try:
         text, code = options.run(options)
@@ -52,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except (OSError, ValueError, UnknownSiteError, ModuleNotFoundError) as error:
-        print(f"jax-ranges: {_message(error)}", file=sys.stderr)
+        _say_line(_message(error))
         return 2
     except Exception:  # a mistake of ours; Python's 1 would say that there are differences
         traceback.print_exc()
@@ -64,6 +69,11 @@ def _message(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     return str(error)
+
+
+def _say_line(message: object) -> None:
+    """On one line of standard error."""
+    print("jax-ranges:", " ".join(str(message).splitlines()), file=sys.stderr)
 
 
 # -- commands ---------------------------------------------------------------------------------
@@ -120,7 +130,12 @@ def _written(options: argparse.Namespace, as_: Any) -> Result:
         raise ValueError(f"--delimiter is for Caffe2's text, and this is {as_}")
     delimiter = " " if options.delimiter is None else options.delimiter.replace("\\t", "\t")
     ranges = _loaded(options)
-    text = _handed(ranges, options) if as_ in HANDED else rendered(ranges, as_, delimiter)
+    if as_ in HANDED:
+        text = _handed(ranges, options)
+    else:
+        text, losses = rendering(ranges, as_, delimiter)
+        if losses:
+            _say_line(message_of(options.output or "the output", losses))
     if options.output is None:
         return text, 0
     write_atomically(Path(options.output), text)
@@ -177,15 +192,16 @@ def _handed(ranges: Ranges, options: argparse.Namespace) -> str:
         warnings.simplefilter("always", handover.UnfitSiteWarning)
         made = write[options.as_](ranges, _names(options.names), unfit=options.unfit or "error")
     for each in said:
-        print(f"jax-ranges: {each.message}", file=sys.stderr)
+        _say_line(each.message)
     return made if isinstance(made, str) else json.dumps(made, indent=1) + "\n"
 
 
 def _names(file: str | None) -> dict[str, str] | None:
     if file is None:
         return None
+    data = Path(file).read_bytes()
     try:
-        names = json.loads(Path(file).read_text("utf-8"))
+        names = parsed_json(decoded(data))
     except ValueError as error:
         raise ValueError(f"{file} is no JSON: {error}") from error
     if not (isinstance(names, dict) and all(isinstance(name, str) for name in names.values())):
@@ -290,8 +306,8 @@ examples:
 
 MERGE = """\
 Merge files of ranges by site name: the least min, the largest max, any NaN. Sites that are in
-some of the files only are kept. The ending of OUT chooses its format: .json, .csv, or for any
-other Caffe2's text."""
+some of the files only are kept. The ending of OUT chooses its format: .json, .csv, or .txt,
+.minmax or none for Caffe2's text."""
 
 MERGE_EPILOG = """\
 examples:
@@ -299,8 +315,9 @@ examples:
   jax-ranges merge dump_*.txt -o all.csv"""
 
 EXPORT = """\
-Write ranges in another format, to standard output or to a file. All formats hold the same
-numbers, exactly; JSON alone holds stacked ranges (others merge them) and the operands of sites.
+Write ranges in another format, to standard output or to a file. JSON holds everything, CSV the
+same ranges exactly, those of stacked loops merged, and Caffe2's text, which has six words a line,
+their numbers as float32. What is left out is said on standard error.
 
 Or hand scales over to other tools, stacked ranges merged. That a site was not observed, or saw a
 NaN or an infinity, is an error then."""
@@ -308,7 +325,7 @@ NaN or an infinity, is an error then."""
 EXPORT_EPILOG = """\
 examples:
   jax-ranges export r.json --csv -o r.csv
-  jax-ranges export r.json --caffe2 --delimiter '\\t' | cut -f 4-6
+  jax-ranges export r.json --caffe2 --delimiter '\\t' | cut -f 4-
   jax-ranges export dump_*.txt --json -o all.json
   jax-ranges export r.json --for tensorrt --unfit skip -o calibration.cache"""
 
@@ -409,7 +426,7 @@ def _export_options(parser: Parser) -> None:
     formats = parser.add_mutually_exclusive_group(required=True)
     for flag, as_, what in (
         ("--csv", "csv", "comma-separated values with a header"),
-        ("--caffe2", "text", "lines of op_index op_type output_idx tensor_name min max dtype mark"),
+        ("--caffe2", "text", "lines of op_index op_type output_idx tensor_name min max"),
         ("--json", "json", "JSON, all there is"),
     ):
         formats.add_argument(flag, dest="as_", action="store_const", const=as_, help=what)

@@ -6,18 +6,19 @@ import atexit
 import contextlib
 import os
 import warnings
+from collections import deque
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from jax_ranges.files import File, format_of, save
+from jax_ranges.files import File, format_of, held, holds, write
 from jax_ranges.files.as_text import check_delimiter
-from jax_ranges.files.states import is_built_in
-from jax_ranges.ranges import Ranges, from_states, states_of
+from jax_ranges.files.losses import Loss, left_out, warn_of
+from jax_ranges.ranges import Ranges
 from jax_ranges.recorder import Recorder, Window
-from jax_ranges.stats import MinMax, Statistic
+from jax_ranges.stats import Statistic
 from jax_ranges.writer import Writer
 
 
@@ -31,7 +32,9 @@ class Dumps:
 
     Windows that are due go to another thread, so that calls wait neither for the device nor for
     the disk. If one cannot be written a warning says so, once until one succeeds again; what
-    it held is in the next.
+    it held is in the next. What a file does not hold is said in a LossWarning at a line of the
+    user's: of statistics here, of the rest when it is written, and of windows in a later call,
+    each kind of loss once.
 
     Args:
       file: what `close` writes, and what numbered windows are named after; None for nothing.
@@ -47,11 +50,10 @@ class Dumps:
         windows: bool = False,
     ):
         check_delimiter(delimiter)
-        if file is not None and not any(_holds(file, stat) for stat in stats):
-            raise ValueError(
-                f"dump_file={str(file)!r} holds ranges, and stats={stats} take "
-                f"none: add jr.MinMax()"
-            )
+        lost = () if file is None else _lost_stats(file, stats)
+        self._unsaid: deque[_Losses] = deque()
+        self._told = frozenset(loss.kind for loss in lost)
+        self._told_of_windows = set(self._told)
         self._recorder, self._delimiter = recorder, delimiter
         # Absolute: the folder that it is relative to is this one, whatever becomes the current one.
         self._file = None if file is None else Path(file).absolute()
@@ -62,10 +64,13 @@ class Dumps:
             with self._warning(self._file):  # now, not after an hour
                 os.stat(self._file.parent)
         self._writer = Writer() if windows else None
+        if lost:
+            warn_of(file, lost)
 
     def next_window(self, number: int) -> None:
         """Reset, and write what was seen before to the file of that number, later."""
         assert self._file is not None and self._writer is not None
+        self._say_losses()  # of windows before: this one is not written yet
         file = self._file.with_name(f"{self._file.stem}_{number}{self._file.suffix}")
         window = Window()
         is_due = False
@@ -85,10 +90,12 @@ class Dumps:
             self._recorder.finish(window, lambda ranges: self._save(ranges, target))
         finally:
             self._recorder.keep(window)
+        self._say_losses()
 
     def write(self, ranges: Ranges, file: File | None, **about: Any) -> None:
         """Write these ranges to a file, by default to the file of the total."""
         self._save(ranges, self._target(file), **about)
+        self._say_losses()
 
     def close(self) -> None:
         """Write the total, unless nothing was observed: an older file is worth more than that."""
@@ -99,6 +106,7 @@ class Dumps:
                 self._failed = False  # it is the last chance to say so
                 with self._warning(self._file):
                     self._save_total(self._file)
+        self._say_losses()
 
     def _save_total(self, file: Path) -> None:
         total = self._recorder.read(total=True)
@@ -111,7 +119,21 @@ class Dumps:
 
     def _save(self, ranges: Ranges, file: Path, **about: Any) -> None:
         about = {"time": time_stamp(), "function": self._recorder.name, **about}
-        save(_held(ranges, file), file, self._delimiter, about)
+        kept, others = held(ranges, format_of(file))
+        losses = (*left_out(others), *write(kept, file, self._delimiter, about))
+        self._unsaid.append(_Losses(file, losses, is_window="dump" in about))
+
+    def _say_losses(self) -> None:
+        """What was lost since the last time, in the user's thread."""
+        while self._unsaid:
+            file, losses, is_window = self._unsaid.popleft()
+            told = frozenset[str]()
+            if is_window:
+                told = frozenset(self._told_of_windows)
+                self._told_of_windows.update(loss.kind for loss in losses)
+            elif file.absolute() == self._file:
+                told = self._told
+            warn_of(file, tuple(loss for loss in losses if loss.kind not in told))
 
     def _flush(self) -> None:
         """Wait for the windows that are due."""
@@ -153,18 +175,19 @@ class Dumps:
                 )
 
 
-def _holds(file: File, stat: Statistic) -> bool:
-    """Whether a file holds this statistic: text and CSV ranges only, JSON all that are ours."""
-    return isinstance(stat, MinMax) or (format_of(file) == "json" and is_built_in(stat))
+class _Losses(NamedTuple):
+    """What a file does not hold, which is to be said."""
+
+    file: Path
+    losses: tuple[Loss, ...]
+    is_window: bool
 
 
-def _held(ranges: Ranges, file: File) -> Ranges:
-    """What the file holds of these."""
-    if all(_holds(file, stat) for stat in ranges.stats):
-        return ranges
-    kept = [
-        (site, {stat: state for stat, state in states.items() if _holds(file, stat)})
-        for site, states in states_of(ranges).values()
-    ]
-    held = [(site, states) for site, states in kept if states]
-    return from_states([site for site, _ in held], [states for _, states in held])
+def _lost_stats(file: File, stats: Sequence[Statistic]) -> tuple[Loss, ...]:
+    """What the file holds of none of these; ValueError if it has no format, or holds none."""
+    others = [stat for stat in stats if not holds(format_of(file), stat)]
+    if len(others) == len(stats):
+        raise ValueError(
+            f"dump_file={str(file)!r} holds ranges, and stats={stats} take none: add jr.MinMax()"
+        )
+    return left_out(others)

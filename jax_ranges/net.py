@@ -46,11 +46,12 @@ class Net:
         module) and the module of a bound method are arguments like others, so their arrays may
         change between calls; what nnx modules write into their variables is written.
       dump_file: where `close` writes the total, if there were any calls. The ending decides the
-        format: `.json`, `.csv`, or else lines `op_index op_type output_idx tensor_name min max`
-        as Caffe2 wrote them.
+        format: `.json`, `.csv`, or (`.txt`, `.minmax`, none) the lines of Caffe2's observer,
+        `op_index op_type output_idx tensor_name min max`. What a format has no place for is left
+        out, with a LossWarning: see `jax_ranges.files`.
       dump_every: after so many calls write the window to `<stem>_<k><ext>`, k = 1, 2, ..., and
         reset it. Another thread writes; calls do not wait.
-      delimiter: between the fields of a line.
+      delimiter: between the fields of a line; Caffe2's own reader takes white space only.
       every: observe one call in so many; the others go straight to `fun`.
       stats, select, inputs, loops: as in `jr.ranges`.
       births: find where NaNs and infinities are born, for `births()`. The ranges of all sites are
@@ -59,7 +60,7 @@ class Net:
     Raises:
       TypeError: `fun` is not callable; when called, an argument that is neither array nor
         hashable, or a call inside jit, grad or vmap (use `jr.ranges` there).
-      ValueError: an option that makes no sense.
+      ValueError: an option that makes no sense, or an ending of a file that no format has.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -219,8 +220,10 @@ class Net:
     def dump(self, file: File | None = None, total: bool = False) -> None:
         """Write the window (or the total) to a file, by default to `dump_file`.
 
+        The ending decides the format, as that of `dump_file` does.
+
         Raises:
-          ValueError: no file is given, and there is no `dump_file`.
+          ValueError: no file is given, and there is no `dump_file`; or no format has its ending.
           OSError: it cannot be written; nothing is lost.
 
         Example:
@@ -232,7 +235,7 @@ class Net:
           >>> file = pathlib.Path(tempfile.mkdtemp(), "now.txt")
           >>> net.dump(file)
           >>> print(file.read_text(), end="")
-          0 square 0 square 9.0 9.0 float32 ok
+          0 square 0 square 9 9
         """
         self._dumps.write(self.get_info(total), file)
 

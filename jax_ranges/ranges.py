@@ -406,10 +406,12 @@ class Ranges(Mapping[str, Range]):
     # -- showing and keeping --------------------------------------------------------------
 
     def save(self, file: str | os.PathLike[str]) -> None:
-        """Write to a file, exactly and atomically; `jr.load` reads it back.
+        """Write to a file, atomically; `jr.load` reads it back.
 
-        The ending chooses the format: `.json`, `.csv`, or for any other the text lines of Caffe2's
-        OutputMinMaxNetObserver (see `jax_ranges.files`).
+        The ending chooses the format: `.json`, which holds everything, `.csv`, which holds all
+        ranges exactly, or (`.txt`, `.minmax`, none) the text lines of Caffe2's
+        OutputMinMaxNetObserver, whose numbers are float32. What is left out is said in a
+        LossWarning (see `jax_ranges.files`, and `save` there for what is raised).
 
         Example:
           >>> import pathlib, tempfile
@@ -419,8 +421,8 @@ class Ranges(Mapping[str, Range]):
           >>> file = pathlib.Path(tempfile.mkdtemp(), "ranges.txt")
           >>> ranges.save(file)
           >>> print(file.read_text(), end="")
-          0 exp 0 exp 1.0 1.0 float32 ok
-          1 neg 0 neg -1.0 -1.0 float32 ok
+          0 exp 0 exp 1 1
+          1 neg 0 neg -1 -1
         """
         from jax_ranges.files import save
 

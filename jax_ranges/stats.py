@@ -366,6 +366,10 @@ def extrema_of(array: Any) -> Extrema:
     least, most = keys.limits(carrier)
     values = x.astype(carrier)
     lo, hi = np.fmin.reduce(values, initial=most), np.fmax.reduce(values, initial=least)
+    if keys.is_float(carrier) and 0 in (lo, hi):  # numpy takes the two zeros for the same
+        negative = np.signbit(values[values == 0])
+        lo = carrier.type(-0.0) if lo == 0 and negative.any() else lo
+        hi = carrier.type(0.0) if hi == 0 and not negative.all() else hi
     nan = np.isnan(values).any() if keys.is_float(carrier) else False
     return MinMax().state(np.asarray(lo), np.asarray(hi), np.asarray(nan), x.dtype, np)
 

@@ -276,10 +276,10 @@ def test_a_net_tells_the_call():
 def test_births_of_a_net_survive_a_reset_and_other_shapes(tmp_path):
     net = jr.Net(jnp.sqrt, births=True)
     net(jnp.array([-1.0]))
-    net.dump_and_reset(tmp_path / "first.txt")
+    net.dump_and_reset(tmp_path / "first.csv")
     net(jnp.array([-1.0, -2.0]))
     assert [(b.kind, b.call) for b in net.births()] == [("nan", 1)]
-    assert jr.load(tmp_path / "first.txt")["sqrt"].nan
+    assert jr.load(tmp_path / "first.csv")["sqrt"].nan
 
 
 def test_stacked_loops_tell_the_iteration_too():

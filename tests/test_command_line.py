@@ -47,10 +47,10 @@ def folder(tmp_path, monkeypatch):
     """With the files of two runs, and in it."""
     monkeypatch.chdir(tmp_path)
     ranges_of(1.0, 2.0).save("a.json")
-    ranges_of(0.0, 4.0).save("b.txt")
+    ranges_of(0.0, 4.0).save("b.csv")
     jax.vmap(jr.ranges(jnp.negative))(jnp.ones(2))[1].save("stacked.json")
     Path("bad.json").write_text("{")
-    Path("short.txt").write_text("0 sin 0 sin 1.0\n")
+    Path("short.txt").write_text("0 sin 0 sin 1.0 2.0\n1 cos 0 cos 1.0\n")
     return tmp_path
 
 
@@ -88,9 +88,11 @@ def test_a_session_in_a_shell(command):
     assert "Encoder/attn/log" in shown.stdout
     assert "\x1b" not in shown.stdout  # colour is for terminals
     assert typed(f"{command} diff a.json a.json").returncode == 0
-    assert typed(f"{command} diff a.json b.txt --threshold 0.1").returncode == 1
-    merged = typed(f"{command} merge a.json b.txt -o c.csv && {command} export c.csv --caffe2")
-    assert (merged.returncode, merged.stderr) == (0, "")
+    assert typed(f"{command} diff a.json b.csv --threshold 0.1").returncode == 1
+    merged = typed(f"{command} merge a.json b.csv -o c.csv && {command} export c.csv --caffe2")
+    assert merged.returncode == 0
+    said = "jax-ranges: the output: the ranges are written, but not dtypes other than float32"
+    assert merged.stderr.startswith(said) and merged.stderr.count("\n") == 1
     assert merged.stdout == rendered(ranges_of(0.0, 4.0) | ranges_of(1.0, 2.0), "text")
 
 
@@ -98,11 +100,11 @@ def test_a_session_in_a_shell(command):
 @pytest.mark.parametrize(
     "line",
     [
-        "show a.json b.txt --sort amax",
-        "diff a.json b.txt --threshold inf",
-        "merge a.json b.txt -o c.json",
-        "export b.txt --json",
-        "html a.json --before b.txt",
+        "show a.json b.csv --sort amax",
+        "diff a.json b.csv --threshold inf",
+        "merge a.json b.csv -o c.json",
+        "export b.csv --json",
+        "html a.json --before b.csv",
     ],
 )
 def test_no_accelerator_is_asked_for(line):
@@ -127,7 +129,7 @@ def test_no_backend_is_needed_at_all_to_show_and_to_compare():
     [
         ("show missing.json", "jax-ranges: missing.json: No such file or directory\n"),
         ("show bad.json", "jax-ranges: bad.json is damaged or no file of ranges: Expecting"),
-        ("show a.json short.txt", "short.txt is damaged: line 1: 5 fields instead of 8"),
+        ("show a.json short.txt", "short.txt is damaged: line 2: 5 fields instead of 6"),
         ("merge a.json -o missing/c.csv", "missing: there is no such folder\n"),
         ("show", "the following arguments are required: FILE"),
         ("", "the following arguments are required: COMMAND"),
@@ -143,7 +145,7 @@ def test_what_goes_wrong_is_said_without_a_traceback_and_the_code_is_2(line, mes
 
 @pytest.mark.usefixtures("folder")
 def test_a_reader_that_goes_away_is_no_trouble():
-    command = [sys.executable, "-m", "jax_ranges", "diff", "a.json", "b.txt"]
+    command = [sys.executable, "-m", "jax_ranges", "diff", "a.json", "b.csv"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, text=True, env=environment(), **pipes) as process:
         assert process.stdout is not None and process.stderr is not None
@@ -178,11 +180,11 @@ def test_ctrl_c_is_130_without_a_traceback(folder):
 @pytest.mark.usefixtures("folder")
 def test_show_prints_the_report(capsys):
     code, out, _ = called(
-        capsys, "show a.json b.txt --sort amax --width 100 --limit 3 -s Encoder/*"
+        capsys, "show a.json b.csv --sort amax --width 100 --limit 3 -s Encoder/*"
     )
     console = Console(width=100)
     with console.capture() as captured:
-        report(["a.json", "b.txt"], select="Encoder/*", sort="amax", limit=3, console=console)
+        report(["a.json", "b.csv"], select="Encoder/*", sort="amax", limit=3, console=console)
     assert (code, out) == (0, captured.get())
     assert max(map(len, out.splitlines())) <= 100
 
@@ -190,9 +192,9 @@ def test_show_prints_the_report(capsys):
 @pytest.mark.usefixtures("folder")
 def test_show_has_a_tree_and_all_orders(capsys):
     assert "└" in called(capsys, "show a.json --tree")[1]
-    orders = [called(capsys, f"show b.txt --sort {o}")[1] for o in ("program", "name", "nan")]
+    orders = [called(capsys, f"show b.csv --sort {o}")[1] for o in ("program", "name", "nan")]
     assert len(set(orders)) == 3
-    assert called(capsys, "show b.txt --limit 0")[0] == 0
+    assert called(capsys, "show b.csv --limit 0")[0] == 0
 
 
 @pytest.mark.usefixtures("folder")
@@ -212,20 +214,20 @@ def test_show_json_is_a_file_of_ranges_sorted_and_cut(capsys):
 
 @pytest.mark.usefixtures("folder")
 def test_diff_has_the_exit_code_that_ci_needs(capsys):
-    code, out, _ = called(capsys, "diff a.json b.txt --width 80")
+    code, out, _ = called(capsys, "diff a.json b.csv --width 80")
     assert code == 1
     assert "inf appeared" in out
-    assert called(capsys, "diff b.txt b.txt")[:2] == (0, "0 of 5 sites changed · 0 beyond 0\n")
-    assert called(capsys, "diff a.json b.txt --threshold 1e9")[0] == 1  # inf
-    assert called(capsys, "diff a.json b.txt --threshold inf")[0] == 0
-    assert called(capsys, "diff a.json b.txt --threshold 1.1 -s add -s Encoder/mul")[0] == 0
+    assert called(capsys, "diff b.csv b.csv")[:2] == (0, "0 of 5 sites changed · 0 beyond 0\n")
+    assert called(capsys, "diff a.json b.csv --threshold 1e9")[0] == 1  # inf
+    assert called(capsys, "diff a.json b.csv --threshold inf")[0] == 0
+    assert called(capsys, "diff a.json b.csv --threshold 1.1 -s add -s Encoder/mul")[0] == 0
 
 
 @pytest.mark.usefixtures("folder")
 def test_diff_json_is_for_programs(capsys):
-    code, out, _ = called(capsys, "diff a.json b.txt --json --threshold 0.5")
+    code, out, _ = called(capsys, "diff a.json b.csv --json --threshold 0.5")
     assert code == 1
-    assert json.loads(out) == diff("a.json", "b.txt", threshold=0.5).to_json()
+    assert json.loads(out) == diff("a.json", "b.csv", threshold=0.5).to_json()
 
 
 @pytest.mark.usefixtures("folder")
@@ -241,7 +243,7 @@ def test_diff_selects_what_is_in_one_file_only(capsys):
 
 @pytest.mark.usefixtures("folder")
 def test_diff_shows_no_more_than_the_limit(capsys):
-    out = called(capsys, "diff a.json b.txt --limit 1")[1]
+    out = called(capsys, "diff a.json b.csv --limit 1")[1]
     assert "… 4 more" in out
 
 
@@ -249,23 +251,52 @@ def test_diff_shows_no_more_than_the_limit(capsys):
 
 
 @pytest.mark.usefixtures("folder")
-@pytest.mark.parametrize("file", ["c.json", "c.csv", "c.txt"])
+@pytest.mark.parametrize("file", ["c.json", "c.csv"])
 def test_merge_writes_what_the_ending_says(capsys, file):
-    assert called(capsys, f"merge a.json b.txt -o {file}") == (0, "", "")
+    assert called(capsys, f"merge a.json b.csv -o {file}") == (0, "", "")
     merged = ranges_of(0.0, 4.0) | ranges_of(1.0, 2.0)
     assert {name: repr(found) for name, found in jr.load(file).items()} == {
         name: repr(found) for name, found in merged.items()
     }
-    assert called(capsys, f"merge a.json b.txt -o {file} --select log") == (0, "", "")
+    assert called(capsys, f"merge a.json b.csv -o {file} --select log") == (0, "", "")
     assert list(jr.load(file)) == ["Encoder/attn/log"]
+
+
+@pytest.mark.usefixtures("folder")
+def test_what_a_format_does_not_hold_is_said_and_the_rest_is_written(capsys):
+    code, out, error = called(capsys, "merge a.json b.csv -o c.txt")
+    assert (code, out) == (0, "")
+    assert error.startswith("jax-ranges: c.txt: the ranges are written, but not dtypes other than")
+    assert "nor infinities" in error and error.count("\n") == 1
+    assert (
+        jr.load("c.txt")["Encoder/mul"]
+        == (ranges_of(0.0, 4.0) | ranges_of(1.0, 2.0))["Encoder/mul"]
+    )
+    jr.ranges(model, stats=(jr.MinMax(), jr.Health()))(jnp.ones(2))[1].save("health.json")
+    code, out, error = called(capsys, "export health.json --csv")
+    assert (code, out) == (0, rendered(ranges_of(1.0, 1.0), "csv"))
+    assert error == (
+        "jax-ranges: the output: the ranges are written, but not what Health() took. A .json file "
+        "holds all of it\n"
+    )
+    assert called(capsys, "export health.json --json -o all.json") == (0, "", "")
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("name", ["m.parquet", "m.html", "m.jsonl"])
+def test_merge_writes_no_format_that_there_is_not(capsys, name):
+    code, out, error = called(capsys, f"merge a.json missing.json -o {name}")
+    assert (code, out) == (2, "") and error.count("\n") == 1
+    assert f"'{name}': no format of ranges has the ending" in error and ".minmax" in error
+    assert not Path(name).exists()
 
 
 @pytest.mark.usefixtures("folder")
 def test_export_writes_any_format_to_the_output_or_a_file(capsys):
     ranges = jr.load("a.json")
     for flag, as_ in (("--csv", "csv"), ("--caffe2", "text"), ("--json", "json")):
-        assert called(capsys, f"export a.json {flag}") == (0, rendered(ranges, as_), "")
-        assert called(capsys, f"export a.json {flag} -o out.any") == (0, "", "")
+        assert called(capsys, f"export a.json {flag}")[:2] == (0, rendered(ranges, as_))
+        assert called(capsys, f"export a.json {flag} -o out.any")[:2] == (0, "")
         assert Path("out.any").read_text() == rendered(ranges, as_)
     rows = list(csv.DictReader(called(capsys, "export stacked.json --csv")[1].splitlines()))
     assert [(row["name"], row["max"]) for row in rows] == [("neg", "-1.0")]
@@ -295,9 +326,9 @@ def test_export_of_scales_takes_names_and_says_what_is_unfit(capsys):
     Path("names.json").write_text('{"Encoder/exp": "Y"}')
     out = handover.tensorrt_cache(ranges, {"Encoder/exp": "Y"})
     assert called(capsys, "export a.json --for tensorrt --names names.json") == (0, out, "")
-    code, out, error = called(capsys, "export b.txt --for scales")
+    code, out, error = called(capsys, "export b.csv --for scales")
     assert (code, out) == (2, "") and "'Encoder/attn/log' (an infinity was seen)" in error
-    code, out, error = called(capsys, "export b.txt --for scales --unfit skip")
+    code, out, error = called(capsys, "export b.csv --for scales --unfit skip")
     assert code == 0 and "Encoder/attn/log" not in json.loads(out)
     assert error.startswith("jax-ranges: 1 of ") and "they are left out" in error
 
@@ -362,7 +393,7 @@ def test_wrong_usage_is_2(capsys, line):
 @pytest.mark.usefixtures("folder")
 def test_a_threshold_that_is_no_score_is_2(capsys):
     for wrong in ("-1", "nan"):
-        code, _, err = called(capsys, f"diff a.json b.txt --threshold={wrong}")
+        code, _, err = called(capsys, f"diff a.json b.csv --threshold={wrong}")
         assert code == 2
         assert "the threshold is a score" in err
 
@@ -398,7 +429,7 @@ def test_the_examples_in_the_help_are_right(capsys, browser, folder, command):
     del browser
     for name in ("r", "expected", "b", "host_0", "host_1", "new", "old"):
         (folder / f"{name}.json").write_text((folder / "a.json").read_text())
-    (folder / "dump_1.txt").write_text((folder / "b.txt").read_text())
+    (folder / "dump_1.txt").write_text((folder / "b.csv").read_text())
     lines = re.findall(r"^ +jax-ranges (.*?)(?:  .*)?$", help_of(capsys, *command), re.MULTILINE)
     assert len(lines) >= 2
     for line in lines:

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jax_ranges as jr
+from jax_ranges.files import LossWarning
 from jax_ranges.statistics import passes, pooled
 from jax_ranges.statistics.counts import Count, as_integers, of_integers
 from jax_ranges.statistics.histogram import LEAST, MOST
@@ -660,10 +661,15 @@ def test_files_of_merged_channels_and_of_huge_counts_are_read_back(tmp_path):
 
 def test_text_and_csv_hold_ranges_only(tmp_path):
     _, ranges = jr.ranges(jnp.sin, stats=(jr.MinMax(), jr.Health()))(X)
+    without = jr.ranges(jnp.sin, stats=jr.Health())(X)[1]
     for ending in ("txt", "csv"):
-        with pytest.raises(ValueError, match="hold the ranges of MinMax, not.*Health.*json"):
+        with pytest.warns(LossWarning, match=r"not what Health\(\) took.*json"):
             ranges.save(tmp_path / f"r.{ending}")
-        net = jr.Net(jnp.sin, dump_file=tmp_path / f"n.{ending}", stats=ranges.stats)
+        assert jr.load(tmp_path / f"r.{ending}")["sin"] == ranges["sin"]
+        with pytest.raises(ValueError, match="hold the ranges of MinMax, not.*Health.*json"):
+            without.save(tmp_path / f"r.{ending}")
+        with pytest.warns(LossWarning, match=r"not what Health\(\) took.*json"):
+            net = jr.Net(jnp.sin, dump_file=tmp_path / f"n.{ending}", stats=ranges.stats)
         net(X)
         net.close()
         assert jr.load(tmp_path / f"n.{ending}")["sin"] == ranges["sin"]

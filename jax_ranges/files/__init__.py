@@ -3,14 +3,16 @@
 | ending | format | holds |
 |---|---|---|
 | `.json` | `as_json` | everything, stacked and vmapped ranges and all statistics too |
-| `.csv` | `as_csv` | a line a site for a spreadsheet or pandas |
-| any other | `as_text` | the lines of Caffe2's OutputMinMaxNetObserver |
+| `.csv` | `as_csv` | a line a site for a spreadsheet or pandas: ranges only |
+| `.txt`, `.minmax`, none | `as_text` | the lines of Caffe2's OutputMinMaxNetObserver |
 
-All three are exact: what `load` returns has the same min, max, nan and dtype, bit for bit, as what
-was saved. Each format is a module with `write(records, ...) -> str` and `read(text) -> records`;
-`records` goes between them and `Ranges`, and `atomic` brings a text to the disk.
+JSON and CSV are exact: what `load` returns has the same min, max, nan and dtype, bit for bit, as
+what was saved. Text has the ancestor's six words, in which all numbers are finite float32. What a
+file does not hold of what was written to it is said, in a `LossWarning`.
 
-Files are read and written by numpy alone, without a JAX backend; `Ranges.merge` takes one.
+Each format is a module with `write(records, ...) -> str` and `read(text) -> records`; `records`
+goes between them and `Ranges`, `reading` finds what is damaged, and `atomic` brings a text to the
+disk. Files are read and written by numpy alone, without a JAX backend; `Ranges.merge` takes one.
 """
 
 from __future__ import annotations
@@ -19,17 +21,42 @@ import functools
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from jax_ranges.files import as_csv, as_json, as_text
 from jax_ranges.files.atomic import write_atomically
+from jax_ranges.files.losses import Loss, LossWarning, left_out, warn_of
+from jax_ranges.files.reading import decoded
 from jax_ranges.files.records import ForeignError, Record, ranges_of, records_of
 from jax_ranges.files.states import is_built_in
-from jax_ranges.ranges import Ranges
-from jax_ranges.stats import MinMax
+from jax_ranges.ranges import Ranges, from_states, states_of
+from jax_ranges.stats import MinMax, Statistic
+
+__all__ = [
+    "File",
+    "Format",
+    "LossWarning",
+    "format_of",
+    "held",
+    "holds",
+    "load",
+    "parsed",
+    "rendered",
+    "rendering",
+    "save",
+    "write",
+]
 
 Format = Literal["json", "csv", "text"]
 File = str | os.PathLike[str]
+
+ENDINGS: dict[str, Format] = {
+    ".json": "json",
+    ".csv": "csv",
+    ".txt": "text",
+    ".minmax": "text",  # as the ancestor called its global files
+    "": "text",
+}
 
 
 def save(
@@ -40,64 +67,113 @@ def save(
 ) -> None:
     """Write `ranges` to `file`; the file is whole at every moment, old or new.
 
+    A file that there was keeps its permissions, and a link stays a link.
+
     Args:
       ranges: with values, so not inside jit. Text and CSV merge leading axes (see
         `Ranges.reduce`), JSON keeps them.
-      file: `.json` and `.csv` are what they say, any other ending is Caffe2's text.
+      file: its ending chooses the format, see `jax_ranges.files`.
       delimiter: between the fields of text. Nothing that occurs in them: no letters, digits or
-        any of `+-._%/()[]`.
+        any of `+-._%/()[]`. Caffe2's own reader takes white space only.
       about: what else to say at the top of a JSON file: strings, numbers, booleans, None.
 
     Raises:
-      ValueError: there are no values, or statistics that the format does not hold (JSON holds
-        all but user-defined ones, text and CSV only MinMax), or an unfit delimiter.
+      ValueError: an ending that no format has, or there are no values, or no ranges for text or
+        CSV, or user-defined statistics for JSON (it holds all others), or an unfit delimiter.
       OSError: the file cannot be written; nothing of an older one is lost.
+      LossWarning: the file does not hold all of `ranges`. Text has no place for NaN flags, dtypes
+        other than float32 and what float32 does not hold; text and CSV hold MinMax only.
 
     Example:
       >>> import pathlib, tempfile
       >>> import jax.numpy as jnp
       >>> import jax_ranges as jr
-      >>> _, ranges = jr.ranges(lambda x: jnp.abs(x).astype(int))(jnp.array([0.5, -2.0]))
+      >>> _, ranges = jr.ranges(lambda x: jnp.abs(x) / 4)(jnp.array([0.5, -2.0]))
       >>> file = pathlib.Path(tempfile.mkdtemp()) / "ranges.txt"
       >>> save(ranges, file)
       >>> print(file.read_text(), end="")
-      0 abs 0 abs 0.5 2.0 float32 ok
-      1 convert_element_type 0 convert_element_type 0 2 int32 ok
+      0 abs 0 abs 0.5 2
+      1 div 0 div 0.125 0.5
     """
-    path = Path(file)
-    write_atomically(path, rendered(ranges, format_of(path), delimiter, about))
+    warn_of(file, write(ranges, file, delimiter, about))
+
+
+def write(
+    ranges: Ranges,
+    file: File,
+    delimiter: str = " ",
+    about: Mapping[str, Any] | None = None,
+) -> tuple[Loss, ...]:
+    """The same, but what the file does not hold is returned."""
+    made = rendering(ranges, format_of(file), delimiter, about)
+    write_atomically(Path(file), made.text)
+    return made.losses
 
 
 def format_of(file: File) -> Format:
-    """The format that a file's ending stands for."""
-    endings: dict[str, Format] = {".json": "json", ".csv": "csv"}
-    return endings.get(Path(file).suffix.lower(), "text")
+    """The format that a file's ending stands for; ValueError if it stands for none."""
+    ending = Path(file).suffix.lower()
+    if ending not in ENDINGS:
+        raise ValueError(
+            f"{os.fspath(file)!r}: no format of ranges has the ending {ending!r}. There are .json "
+            f"(everything), .csv, and for Caffe2's text .txt, .minmax or no ending; pages are "
+            f"written by ranges.to_html"
+        )
+    return ENDINGS[ending]
+
+
+class Rendering(NamedTuple):
+    """The text of a file, and what it does not hold."""
+
+    text: str
+    losses: tuple[Loss, ...]
 
 
 def rendered(
     ranges: Ranges, as_: Format, delimiter: str = " ", about: Mapping[str, Any] | None = None
 ) -> str:
     """The text of a file of ranges. Arguments and errors are those of `save`."""
-    _check_held(ranges, as_)
+    return rendering(ranges, as_, delimiter, about).text
+
+
+def rendering(
+    ranges: Ranges, as_: Format, delimiter: str = " ", about: Mapping[str, Any] | None = None
+) -> Rendering:
+    """The text of a file of ranges, and what is lost. Arguments and errors are those of `save`."""
+    kept, others = held(ranges, as_)
     if as_ == "json":
-        return as_json.write(records_of(ranges, merged=False), about)
-    if as_ == "csv":
-        return as_csv.write(records_of(ranges))
-    return as_text.write(records_of(ranges), delimiter)
-
-
-def _check_held(ranges: Ranges, as_: Format) -> None:
-    others = [stat for stat in ranges.stats if not isinstance(stat, MinMax)]
-    unknown = [stat for stat in others if not is_built_in(stat)]
-    if unknown:
-        raise ValueError(
-            f"files hold the statistics that come with jax_ranges, not {unknown}; save ranges "
-            f"without them"
-        )
-    if others and as_ != "json":
+        if others:
+            raise ValueError(
+                f"files hold the statistics that come with jax_ranges, not {others}; save ranges "
+                f"without them"
+            )
+        return Rendering(as_json.write(records_of(ranges, merged=False), about), ())
+    if others and not kept.stats:
         raise ValueError(
             f"files of {as_} hold the ranges of MinMax, not {others}; save to a .json file"
         )
+    records, lost = records_of(kept), left_out(others)
+    if as_ == "csv":
+        return Rendering(as_csv.write(records), lost)
+    return Rendering(as_text.write(records, delimiter), (*lost, *as_text.losses(records)))
+
+
+def holds(as_: Format, stat: Statistic) -> bool:
+    """Whether a format holds a statistic: text and CSV ranges only, JSON all that are ours."""
+    return isinstance(stat, MinMax) or (as_ == "json" and is_built_in(stat))
+
+
+def held(ranges: Ranges, as_: Format) -> tuple[Ranges, list[Statistic]]:
+    """What a format holds of these, and the statistics that it does not."""
+    others = [stat for stat in ranges.stats if not holds(as_, stat)]
+    if not others:
+        return ranges, others
+    kept = [
+        (site, {stat: state for stat, state in states.items() if holds(as_, stat)})
+        for site, states in states_of(ranges).values()
+    ]
+    pairs = [(site, states) for site, states in kept if states]
+    return from_states([site for site, _ in pairs], [states for _, states in pairs]), others
 
 
 def load(file: File, *others: File) -> Ranges:
@@ -105,9 +181,11 @@ def load(file: File, *others: File) -> Ranges:
 
     The format is known by the content, and so is the delimiter of text. CSV and text do not hold
     all of a `Site`: what is missing (operands; in text the shape and the source too) is empty.
+    Text is what Caffe2's observers write, or this package: sites of six words have dtype float32.
 
     Raises:
-      ValueError: a file is damaged, is something else, or is of a newer version.
+      ValueError: a file is damaged, is something else, or is of a newer version. It says which,
+        and the line or the site.
       OSError: a file cannot be read.
 
     Example:
@@ -134,10 +212,9 @@ def parsed(text: str) -> Ranges:
 
 
 def _load(file: Path) -> Ranges:
+    data = file.read_bytes()
     try:
-        # A spreadsheet program puts a byte order mark at the front; "\r" may be part of a name.
-        with open(file, encoding="utf-8-sig", newline="") as stream:
-            return parsed(stream.read())
+        return parsed(decoded(data))
     except ForeignError as error:
         raise ValueError(f"{file} is {error}") from error
     except ValueError as error:

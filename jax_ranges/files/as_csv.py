@@ -5,16 +5,19 @@
 
 Min and max are empty where no number was seen, infinite as `inf` and `-inf`; other floats have
 the shortest digits that give back the same number. Booleans' ranges are 0 and 1. The shape of a
-scalar is empty.
+scalar is empty. Half of a surrogate pair, which a name may have though UTF-8 has not, is written
+as in Python, `\\udc80`, and a text that looks like it with one `u` more.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 
-from jax_ranges.files.numbers import dtype_of, extremes, number_text
+from jax_ranges.files.numbers import dtype_of, extremes, index_of, number_text
+from jax_ranges.files.reading import quoted
 from jax_ranges.files.records import ForeignError, Record
 from jax_ranges.site import Site
 
@@ -40,11 +43,28 @@ def _line(fields: Sequence[str]) -> str:
 def _fields(record: Record) -> tuple[str, ...]:
     site = record.site
     lo, hi = ("" if x is None else number_text(x, site.dtype) for x in (record.min, record.max))
+    name, primitive, source = map(_escaped_text, (site.name, site.primitive, site.source))
     return (
-        *(site.name, site.primitive, str(site.output), "x".join(map(str, site.shape))),
+        *(name, primitive, str(site.output), "x".join(map(str, site.shape))),
         *(str(site.dtype), lo, hi, _flag_text(record.nan), _flag_text(record.observed)),
-        *(site.source, _flag_text(site.backward)),
+        *(source, _flag_text(site.backward)),
     )
+
+
+def _escaped_text(text: str) -> str:
+    text = _ESCAPE.sub(r"\\u\1\2", text)
+    return "".join(f"\\u{ord(c):04x}" if "\ud800" <= c <= "\udfff" else c for c in text)
+
+
+def _unescaped_text(text: str) -> str:
+    def one(found: re.Match[str]) -> str:
+        more, code = found.groups()
+        return f"\\{more[1:]}{code}" if len(more) > 1 else chr(int(code, 16))
+
+    return _ESCAPE.sub(one, text)
+
+
+_ESCAPE = re.compile(r"\\(u+)(d[89a-f][0-9a-f]{2})")
 
 
 def _flag_text(value: bool) -> str:
@@ -67,19 +87,23 @@ def read(text: str) -> list[Record]:
 def _record(fields: Sequence[str]) -> Record:
     if len(fields) != len(HEADER):
         raise ValueError(f"{len(fields)} fields instead of {len(HEADER)}")
-    name, primitive, output, shape, dtype_name, least, most, nan, observed, source, back = fields
-    dtype = dtype_of(dtype_name)
-    dimensions = tuple(map(int, shape.split("x"))) if shape else ()
-    site = Site(name, primitive, int(output), dimensions, dtype, source, backward=_flag(back))
+    given = dict(zip(HEADER, fields, strict=True))
+    name, primitive, source = (
+        _unescaped_text(given[key]) for key in ("name", "primitive", "source")
+    )
+    shape = tuple(index_of(n, "a dimension") for n in given["shape"].split("x") if given["shape"])
+    output, dtype = index_of(given["output"], "output"), dtype_of(given["dtype"])
+    site = Site(name, primitive, output, shape, dtype, source, backward=_flag(given["backward"]))
+    least, most = given["min"], given["max"]
     lo, hi = extremes(least, most, dtype) if least or most else (None, None)
-    record = Record(site, lo, hi, _flag(nan))
-    if record.observed != _flag(observed):
-        raise ValueError(f"min, max and nan do not go with observed={observed}")
+    record = Record(site, lo, hi, _flag(given["nan"]))
+    if record.observed != _flag(given["observed"]):
+        raise ValueError(f"min, max and nan do not go with observed={given['observed']}")
     return record
 
 
 def _flag(text: str) -> bool:
     # Spreadsheet programs write them in capitals.
     if text.lower() not in ("true", "false"):
-        raise ValueError(f"{text!r} is neither true nor false")
+        raise ValueError(f"{quoted(text)} is neither true nor false")
     return text.lower() == "true"

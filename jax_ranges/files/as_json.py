@@ -16,13 +16,15 @@ or those alone (see `states`).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jax_ranges.files.numbers import dtype_of
+from jax_ranges.files.reading import parsed_json, quoted
 from jax_ranges.files.records import ForeignError, Record
 from jax_ranges.files.states import plain_state, spec_of, state_of, statistic_of
 from jax_ranges.site import Site
@@ -101,64 +103,117 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
+# -- back -------------------------------------------------------------------------------------
+
+
 def read(text: str) -> list[Record]:
     """The records of a file's text; ValueError if it is not one of ours, or is damaged."""
     try:
-        document = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+        document = parsed_json(text)
+    except ValueError as error:
         raise ForeignError(f"damaged or no file of ranges: {error}") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ForeignError(f"JSON, but not a file of ranges: it has no format {FORMAT!r}")
     version = document.get("version")
-    if not isinstance(version, int) or version > VERSION:
+    if type(version) is not int or not 1 <= version <= VERSION:
         raise ForeignError(
-            f"of version {version!r} of the format, newer than version {VERSION}, which this "
-            f"jax_ranges reads: upgrade jax_ranges, or save the file with this release"
+            f"of version {quoted(version)} of the format, and this jax_ranges reads 1 to "
+            f"{VERSION}: if it is newer, upgrade jax_ranges, or save the file with this release"
         )
-    try:
-        specs = document.get("statistics", {})
+    specs = _typed_field(document, "statistics", dict) if "statistics" in document else {}
+    with _naming_place("statistics"):
         stats = {name: statistic_of(spec) for name, spec in specs.items()}
-        return [_record(each, stats) for each in document["sites"]]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{error!r} in one of its sites") from error
+        if len(set(stats.values())) < len(stats):
+            raise ValueError("the same statistic occurs twice")
+    return [_record(each, i, stats) for i, each in enumerate(_typed_field(document, "sites", list))]
 
 
-def _record(each: dict[str, Any], stats: Mapping[str, Statistic]) -> Record:
-    def field(name: str, kind: type) -> Any:
-        if type(each[name]) is not kind:
-            raise TypeError(f"{name} is {each[name]!r}, not of type {kind.__name__}")
-        return each[name]
+@contextlib.contextmanager
+def _naming_place(place: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error
 
-    def several(name: str, kind: type) -> tuple[Any, ...]:
-        if any(type(item) is not kind for item in field(name, list)):
-            raise TypeError(f"{name} is {each[name]!r}, not a list of {kind.__name__}")
-        return tuple(each[name])
 
-    site = Site(
-        name=field("name", str),
-        primitive=field("primitive", str),
-        output=field("output", int),
-        shape=several("shape", int),
-        dtype=dtype_of(field("dtype", str)),
-        source=field("source", str),
-        operands=several("operands", str),
-        backward=field("backward", bool),
-        by_operand=_by_operand(each, several("operands", str)),
-        reads=several("reads", str) if "reads" in each else (),
+def _record(each: Any, index: int, stats: Mapping[str, Statistic]) -> Record:
+    named = isinstance(each, dict) and isinstance(each.get("name"), str)
+    with _naming_place(f"sites[{index}]" + (f", {quoted(each['name'])}" if named else "")):
+        if not isinstance(each, dict):
+            raise ValueError(f"it is {quoted(each)}, not an object")
+        site = _site_of(each)
+        plain_states = _typed_field(each, "states", dict) if "states" in each else {}
+        states = {_known_stat(name, stats): state for name, state in plain_states.items()}
+        states = {stat: state_of(stat, site, state) for stat, state in states.items()}
+        if states and not {"min", "max", "nan"} & each.keys():
+            return Record(site, None, None, False, states, ranged=False)
+        lo, hi = (_plain_numbers(_typed_field(each, key, object), key) for key in ("min", "max"))
+        return Record(site, lo, hi, _plain_flags(_typed_field(each, "nan", object)), states)
+
+
+def _site_of(each: dict[str, Any]) -> Site:
+    operands = _typed_list(each, "operands", str)
+    return Site(
+        name=_typed_field(each, "name", str),
+        primitive=_typed_field(each, "primitive", str),
+        output=_from_zero(_typed_field(each, "output", int), "output"),
+        shape=tuple(_from_zero(n, "shape") for n in _typed_list(each, "shape", int)),
+        dtype=dtype_of(_typed_field(each, "dtype", str)),
+        source=_typed_field(each, "source", str),
+        operands=operands,
+        backward=_typed_field(each, "backward", bool),
+        by_operand=_by_operand(each, operands),
+        reads=_typed_list(each, "reads", str) if "reads" in each else (),
     )
-    plain_states = each.get("states", {})
-    states = {stats[name]: state_of(stats[name], site, s) for name, s in plain_states.items()}
-    if states and not {"min", "max", "nan"} & each.keys():
-        return Record(site, None, None, False, states, ranged=False)
-    if not isinstance(each["nan"], bool | list):
-        raise TypeError(f"nan is {each['nan']!r}, neither true nor false")
-    return Record(site, each["min"], each["max"], each["nan"], states)
+
+
+def _typed_field(each: dict[str, Any], name: str, kind: type) -> Any:
+    if name not in each:
+        raise ValueError(f"there is no {name}")
+    if kind is not object and type(each[name]) is not kind:
+        raise ValueError(f"{name} is {quoted(each[name])}, not of type {kind.__name__}")
+    return each[name]
+
+
+def _typed_list(each: dict[str, Any], name: str, kind: type) -> tuple[Any, ...]:
+    if any(type(item) is not kind for item in _typed_field(each, name, list)):
+        raise ValueError(f"{name} is {quoted(each[name])}, not a list of {kind.__name__}")
+    return tuple(each[name])
+
+
+def _from_zero(value: int, what: str) -> int:
+    if not 0 <= value < 1 << 63:
+        raise ValueError(f"{what} has {quoted(value)} in it, not a number from 0 on")
+    return value
 
 
 def _by_operand(each: dict[str, Any], operands: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     if "by_operand" not in each:
         return _one_each(operands)
-    found = tuple(tuple(names) for names in each["by_operand"])
-    if any(not isinstance(name, str) for names in found for name in names):
-        raise TypeError(f"by_operand is {each['by_operand']!r}, not lists of names")
-    return found
+    lists = _typed_list(each, "by_operand", list)
+    return tuple(_typed_list({"by_operand": names}, "by_operand", str) for names in lists)
+
+
+def _known_stat(name: str, stats: Mapping[str, Statistic]) -> Statistic:
+    if name not in stats:
+        raise ValueError(f"states has {quoted(name)}, which is not among the statistics")
+    return stats[name]
+
+
+def _plain_numbers(value: Any, what: str) -> Any:
+    """What `plain` was given: numbers, or None, or nested lists of these."""
+    if isinstance(value, list):
+        return [_plain_numbers(each, what) for each in value]
+    if isinstance(value, str) and value in ("inf", "-inf"):
+        return float(value)
+    if isinstance(value, str | dict) or (isinstance(value, float) and not math.isfinite(value)):
+        raise ValueError(f'{what} is {quoted(value)}, not a number, null, "inf" or "-inf"')
+    return value
+
+
+def _plain_flags(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain_flags(each) for each in value]
+    if not isinstance(value, bool):
+        raise ValueError(f"nan is {quoted(value)}, neither true nor false")
+    return value

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import re
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from jax_ranges import keys
+from jax_ranges.files.reading import quoted
+
+FLT_MAX = float(np.finfo(np.float32).max)
+
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]?inf", re.IGNORECASE)
+_INTEGER = re.compile(r"[+-]?[0-9]+")
 
 
 def number_text(value: bool | int | float, dtype: np.dtype) -> str:
@@ -27,6 +35,22 @@ def number_text(value: bool | int | float, dtype: np.dtype) -> str:
     return text if carrier(float(text)) == value else repr(value)
 
 
+def float32_text(value: bool | int | float) -> str:
+    """The same for the nearest finite float32, as C++ prints it and `std::istream >>` reads it.
+
+    Example:
+      >>> float32_text(2), float32_text(0.1), float32_text(float("-inf"))
+      ('2', '0.1', '-3.4028235e+38')
+    """
+    return number_text(nearest_float32(value), np.dtype(np.float32)).removesuffix(".0")
+
+
+def nearest_float32(value: bool | int | float) -> float:
+    """The finite float32 that is nearest, as a Python float."""
+    with np.errstate(over="ignore"):
+        return float(np.clip(np.float32(value), -FLT_MAX, FLT_MAX))
+
+
 def number(value: Any, dtype: np.dtype) -> bool | int | float:
     """A number of `dtype` from a Python number or its text; ValueError if it is none.
 
@@ -41,8 +65,9 @@ def number(value: Any, dtype: np.dtype) -> bool | int | float:
     dtype = keys.real_dtype(dtype)
     try:
         return _float(value, dtype) if keys.is_float(dtype) else _integer(value, dtype)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{value} is no {dtype}") from error
+    except (ValueError, OverflowError) as error:
+        what = value if isinstance(value, str) and len(value) < 30 else quoted(value)
+        raise ValueError(f"{what} is no {dtype}") from error
 
 
 def extremes(least: str, most: str, dtype: np.dtype) -> tuple[Any, Any]:
@@ -53,12 +78,22 @@ def extremes(least: str, most: str, dtype: np.dtype) -> tuple[Any, Any]:
     return lo, hi
 
 
-def dtype_of(name: Any) -> np.dtype:
+def index_of(text: str, what: str) -> int:
+    """A number from 0 on; ValueError if it is none."""
+    if not (text.isascii() and text.isdecimal() and len(text) < 19):
+        raise ValueError(f"{what} is {quoted(text)}, not a number from 0 on")
+    return int(text)
+
+
+def dtype_of(name: str) -> np.dtype:
     """The dtype of that name; ValueError if there is none that a site can have."""
+    # Not all that numpy takes: it reads a small language, with errors of its own.
     try:
-        dtype = jnp.dtype(name)
-    except TypeError as error:
-        raise ValueError(f"{name} is no dtype") from error
+        dtype = jnp.dtype(name) if re.fullmatch("[a-z0-9_]{1,30}", name) else None
+    except TypeError:
+        dtype = None
+    if dtype is None or str(dtype) != name or dtype.itemsize > (16 if dtype.kind == "c" else 8):
+        raise ValueError(f"{name if len(name) < 30 else quoted(name)} is no dtype")
     if not (jnp.issubdtype(dtype, jnp.number) or dtype == np.dtype(bool)):
         raise ValueError(f"{name} is no dtype of numbers")
     return dtype
@@ -69,7 +104,12 @@ def _carrier(dtype: np.dtype) -> Any:
 
 
 def _float(value: Any, dtype: np.dtype) -> float:
+    is_number = _NUMBER.fullmatch(value) if isinstance(value, str) else type(value) in (int, float)
+    if not is_number:
+        raise ValueError
     exact, carrier = float(value), _carrier(dtype)
+    if math.isinf(exact) and isinstance(value, str) and "i" not in value.lower():  # 1e400
+        raise ValueError
     with np.errstate(all="ignore"):
         carried = carrier(exact)
         held = carried.astype(dtype).astype(carrier)
@@ -80,6 +120,9 @@ def _float(value: Any, dtype: np.dtype) -> float:
 
 def _integer(value: Any, dtype: np.dtype) -> int | bool:
     least, most = keys.limits(dtype)
-    if isinstance(value, float) or not least <= int(value) <= most:
+    is_integer = _INTEGER.fullmatch(value) if isinstance(value, str) else type(value) is int
+    if not (is_integer or (type(value) is bool and type(least) is bool)):
+        raise ValueError
+    if not least <= int(value) <= most:
         raise ValueError
     return type(least)(int(value))

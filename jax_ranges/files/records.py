@@ -12,6 +12,7 @@ import numpy as np
 
 from jax_ranges import compat, keys
 from jax_ranges.files.numbers import number
+from jax_ranges.files.reading import quoted
 from jax_ranges.ranges import Range, Ranges, from_states
 from jax_ranges.site import Site
 from jax_ranges.stats import Extrema, MinMax, State, Statistic
@@ -75,8 +76,9 @@ def _record(site: Site, found: Range, merged: bool) -> Record:
     lo, hi, nan = (_native(np.asarray(x)) for x in (found.min, found.max, found.nan))
     if merged and not lo.size:  # vmap over no examples, a loop of no trips
         return Record(site, None, None, False)
-    if merged:
-        lo, hi, nan = lo.min(), hi.max(), nan.any()
+    if merged:  # by keys: numpy takes the two zeros for the same
+        least, most = keys.key_of(lo, np).min(), keys.key_of(hi, np).max()
+        lo, hi, nan = keys.value_of(least, lo.dtype), keys.value_of(most, hi.dtype), nan.any()
     unseen = (lo > hi).tolist()
     return Record(site, _seen(lo.tolist(), unseen), _seen(hi.tolist(), unseen), nan.tolist())
 
@@ -131,11 +133,23 @@ def _arrays(record: Record) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         raise ValueError("min, max and nan do not belong together")
     if np.any((lo > hi) & ~unseen[0]):
         raise ValueError("its min is above its max")
-    return lo, hi, nan
+    return (*_with_zeros_in_order(lo, hi), nan)
+
+
+def _with_zeros_in_order(lo: np.ndarray, hi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """From 0.0 to -0.0, as of a program to which they are the same: both zeros were seen."""
+    if lo.dtype.kind != "f":
+        return lo, hi
+    turned = (lo == 0) & (hi == 0) & ~np.signbit(lo) & np.signbit(hi)
+    return np.where(turned, hi, lo), np.where(turned, lo, hi)
 
 
 def _array(values: Any, each: Callable[[Any], Any], dtype: np.dtype) -> np.ndarray:
     def mapped(values: Any) -> Any:
         return [mapped(v) for v in values] if isinstance(values, list) else each(values)
 
-    return np.array(mapped(values), dtype)
+    found = mapped(values)
+    try:
+        return np.array(found, dtype)
+    except ValueError as error:  # numpy's words are about a "sequence"
+        raise ValueError(f"lists of different lengths in {quoted(values)}") from error

@@ -21,6 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jax_ranges.files.reading import quoted
 from jax_ranges.site import Site
 from jax_ranges.statistics.absmax import AbsMax
 from jax_ranges.statistics.channels import PerChannel
@@ -53,14 +54,15 @@ def spec_of(stat: Statistic) -> dict[str, Any]:
 
 def statistic_of(spec: Any) -> Statistic:
     """The statistic that a spec tells of; ValueError if there is none."""
-    if not isinstance(spec, dict) or spec.get("name") not in BUILT_IN:
-        raise ValueError(f"{spec!r} is no statistic that this release knows")
+    kind = BUILT_IN.get(str(spec.get("name"))) if isinstance(spec, dict) else None
+    if kind is None:
+        raise ValueError(f"{quoted(spec)} is no statistic that this release knows")
     arguments = {k: v for k, v in spec.items() if k != "name"}
     plain = {k: statistic_of(v) if isinstance(v, dict) else v for k, v in arguments.items()}
     try:
-        return BUILT_IN[spec["name"]](**plain)
-    except TypeError as error:
-        raise ValueError(f"{spec!r} is no statistic: {error}") from error
+        return kind(**plain)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{quoted(spec)} is no statistic: {error}") from error
 
 
 def plain_state(state: State) -> Any:
@@ -81,14 +83,14 @@ def _plain(value: Any) -> Any:
 
 def state_of(stat: Statistic, site: Site, plain: Any) -> State:
     """The state that was written as `plain`; ValueError if it cannot be one of this statistic."""
-    empty = stat.identity_for(site.dtype, site.shape)
     try:
+        empty = stat.identity_for(site.dtype, site.shape)
         state = _read(empty, plain)
-    except (TypeError, KeyError, OverflowError) as error:
-        raise ValueError(f"site {site.name!r}: {plain!r} is no state of {stat!r}") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{quoted(plain)} is no state of {stat!r}") from error
     kinds = (empty, stat.identity_for(site.dtype, ()))  # the latter: see `PerChannel`
     if not any(_fits(state, kind) for kind in kinds):
-        raise ValueError(f"site {site.name!r}: its state of {stat!r} has the wrong shape")
+        raise ValueError(f"its state of {stat!r} has the wrong shape")
     return state
 
 
@@ -103,10 +105,18 @@ def _read(like: Any, plain: Any) -> Any:
         parts = (_read(part, plain[name]) for name, part in zip(names, like, strict=True))
         return type(like)(*parts)
     if like.dtype.kind == "f":
-        _check(plain, lambda x: type(x) in (int, float) or x in ("inf", "-inf", "nan"))
+        _check(plain, _is_plain_float)
     else:
         _check(plain, lambda x: type(x) is int)
     return np.array(plain, like.dtype)
+
+
+def _is_plain_float(x: Any) -> bool:
+    return x in ("inf", "-inf", "nan") if isinstance(x, str) else _is_plain_number(x)
+
+
+def _is_plain_number(x: Any) -> bool:
+    return type(x) is int or (type(x) is float and math.isfinite(x))
 
 
 def _check(plain: Any, is_right: Any) -> None:

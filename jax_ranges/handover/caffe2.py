@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from jax_ranges.files import File
-from jax_ranges.files.as_text import operation_of
+from jax_ranges.files.as_text import operation_indices
 from jax_ranges.handover.sites import Handed, Names, Unfit, handed, merged, written
 from jax_ranges.qparams import QParams, qparams
 from jax_ranges.range import Range
@@ -102,9 +102,8 @@ def caffe2_histograms(
 
 def _starts(ranges: Ranges, found: Iterable[Handed]) -> list[list[str]]:
     """The fields that all lines begin with."""
-    operations: dict[str, int] = {}
-    for site in ranges.sites:
-        operations.setdefault(operation_of(site), len(operations))
+    names = [site.name for site in ranges.sites]
+    indices = dict(zip(names, operation_indices(ranges.sites), strict=True))
     starts = []
     for each in found:
         site, name = each.site, each.name
@@ -113,7 +112,7 @@ def _starts(ranges: Ranges, found: Iterable[Handed]) -> list[list[str]]:
                 f"Caffe2 splits lines at white space, which is in the name {name!r} (or it is "
                 f"empty): give another one with names="
             )
-        starts.append([str(operations[operation_of(site)]), site.primitive, str(site.output), name])
+        starts.append([str(indices[site.name]), site.primitive, str(site.output), name])
     return starts
 
 
