@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import FlattenedIndexKey
 
@@ -71,7 +72,7 @@ class Call:
         avals = [atom.aval for atom in compat.opened(jaxpr)[0].outvars]
         return cls(
             jaxpr=jaxpr,
-            leaves=list(leaves),
+            leaves=[_as_array(leaf) for leaf in leaves],
             names=_distinct(_input_name(path, parameters) for path in paths),
             dynamic=given.dynamic,
             is_foreign=given.is_foreign,
@@ -79,6 +80,11 @@ class Call:
             options=options,
             returned=Returned(tree, is_unsorted, others, written, avals),
         )
+
+
+def _as_array(leaf: Any) -> Any:
+    """A Python number as the array, of a weak type, that operations on it are given."""
+    return jnp.asarray(leaf) if isinstance(leaf, (bool, int, float, complex)) else leaf
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import jax_ranges as jr
-from tests.tools import TOOLS
+from tests.tools import TOOLS, TRACED
 
 X = np.full((2, 2), 0.5, np.float32)
 
@@ -270,3 +270,16 @@ def test_a_dictionary_is_written_into_whatever_its_keys_are():
     for _ in range(2):
         jr.ranges(count)(X, state)
     assert state[Color.RED] == 4
+
+
+@pytest.mark.parametrize("number", [2.0, 1j])
+@pytest.mark.parametrize("name", TRACED)
+def test_python_numbers_are_arguments_inside_a_transformation_too(name, number):
+    def f(x: Any, scale: Any) -> Any:
+        return jnp.log(x) * scale + scale
+
+    tool = TRACED[name](f, X, number)
+    for transform in (jax.jit, jax.vmap):
+        out, expected = transform(lambda x: tool(x, number))(X), f(X, number)
+        np.testing.assert_allclose(out, expected, rtol=1e-6)
+        assert out.dtype == expected.dtype
