@@ -154,7 +154,9 @@ def _placement(call: Call) -> Any:
     An accumulator that comes back from a call must be placed like the one that went in, or each
     placement would be compiled for.
     """
-    places = [x.sharding for x in call.leaves if isinstance(x, jax.Array) and x.committed]
+    # A tracer is one that leaked out of its trace: JAX says so when the program is called with it.
+    arrays = [x for x in call.leaves if isinstance(x, jax.Array) and not compat.is_traced(x)]
+    places = [x.sharding for x in arrays if x.committed]
     places += _places_in(compat.opened(call.jaxpr)[0])
     widest = max(places, key=lambda place: len(place.device_set), default=None)
     if widest is None:

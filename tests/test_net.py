@@ -1048,3 +1048,10 @@ def test_calibrate_survives_ctrl_c():
         raise KeyboardInterrupt
 
     assert jr.Net(f).calibrate(batches())["layer/add"].max == 6
+
+
+def test_a_tracer_that_leaked_out_of_its_trace_is_refused_as_jit_refuses_it():
+    leaked = []
+    jax.jit(lambda x: leaked.append(x) or x)(1.0)
+    with pytest.raises(jax.errors.UnexpectedTracerError, match="unexpected tracer"):
+        jr.Net(lambda x: x)(leaked[0])

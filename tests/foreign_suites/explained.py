@@ -38,4 +38,32 @@ def _from_file(test: str) -> str:
     return file.rsplit("/", 1)[-1] + colons + rest
 
 
-EXPLAINED: tuple[Explained, ...] = ()
+COUNTS = "counts how often JAX traced or compiled, and a measured function is another function"
+CONCRETE = "sees whether a value is traced: what is measured is, as what is jitted is"
+STATE = "its function changes a state each time that it is traced"
+WORDS = "expects the words in which jit refuses; those are other ones, of the same error"
+NOT_THERE = "pretends to be on a device that is not there, for which no operation can be traced"
+
+EXPLAINED = (
+    Explained(
+        "jax-rules",
+        ("*::test_leak_checker_remat3_zero_tangent_output_stays_concrete",),
+        CONCRETE,
+        ("ranges", "nonfinite", "simulate"),
+    ),
+    Explained("jax-rules", ("*::test_vjp3_dont_want_bilinear",), STATE),
+    Explained("jax-rules", ("*::JitTest::test_jit_kwargs*",), COUNTS, ("simulate",)),
+    Explained(
+        "jax-pjit",
+        ("*::test_changing_abstract_device",),
+        COUNTS,
+        ("ranges", "net", "simulate"),
+    ),
+    Explained("jax-pjit", ("*::test_changing_abstract_device",), NOT_THERE, ("nonfinite",)),
+    Explained(
+        "jax-pjit",
+        ("*::test_jit_device_with_sharding_constraint_error",),
+        WORDS,
+        ("net",),
+    ),
+)

@@ -220,14 +220,12 @@ class _Api(types.ModuleType):
 
 def install() -> dict[int, Any]:
     """Put all of it into the place of JAX's functions; by the id of each what stands there now."""
-    from jax._src import public_test_util, test_util  # they need absl-py
+    from jax._src import test_util  # it needs absl-py
 
     remember_plans()
-    check_grads = public_test_util.check_grads
     replaced = {name: _of_measured(real) for name, real in REAL.items()} | {"jit": jit}
     for name, replacement in replaced.items():
         setattr(jax, name, replacement)
     test_util.api = _Api("api")
-    test_util.check_grads = public_test_util.check_grads = _of_measured(check_grads)
     found = {id(REAL[name]): replacement for name, replacement in replaced.items()}
-    return found | {id(check_grads): test_util.check_grads, id(api): test_util.api}
+    return found | {id(api): test_util.api}
