@@ -231,9 +231,14 @@ class Accumulator:
         )
 
 
+@jax.jit
 def _copied(arrays: Arrays) -> Arrays:
-    with compat.apart(), compat.keeping_64_bits(arrays):
-        return [jnp.copy(array) for array in arrays]
+    """Jitted, so that a copy is one call of something written in C, also within JAX.
+
+    What JAX itself does in Python, a Ctrl-C can tear apart: `jnp.copy` of one array after the other
+    left JAX with no trace to go on with.
+    """
+    return [jnp.copy(array) for array in arrays]
 
 
 def _on_host(arrays: Arrays) -> Arrays:
