@@ -7,6 +7,7 @@ functions below. Each use of something undocumented says why there is no public 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import inspect
 import os
@@ -22,6 +23,7 @@ import numpy as np
 from jax._src import array as _array
 from jax._src import config as _config
 from jax._src import core as _core
+from jax._src.interpreters import mlir as _mlir
 from jax.core import ShapedArray, Tracer
 from jax.extend import source_info_util as siu
 from jax.extend.core import JaxprEqn, Literal
@@ -177,6 +179,22 @@ def with_compiler_options(jaxpr: Any, options: dict[str, Any]) -> Any:
     ]
     program = program.replace(eqns=eqns)
     return program if program.__class__ is jaxpr.__class__ else jaxpr.replace(jaxpr=program)
+
+
+def _leave_compiler_threads() -> None:
+    """Keep a forked process from waiting for ever, at its end, for threads that it does not have.
+
+    At the end of a process LLVM's pool, in which JAX's compiler has threads, joins them; a fork has
+    the pool without the threads. Plainly JAX crashes in a fork's end before it comes to that. There
+    is no public way to the pool; what has one reference too many is not ended.
+    """
+    pool = getattr(_mlir, "global_thread_pool", None)
+    if pool is not None:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(pool))
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no forks
+    os.register_at_fork(after_in_child=_leave_compiler_threads)
 
 
 class Arguments(NamedTuple):

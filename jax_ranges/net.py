@@ -57,10 +57,14 @@ class Net:
       births: find where NaNs and infinities are born, for `births()`. The ranges of all sites are
         taken for that, also if fewer are asked for. `watch`: as in `jr.find_nonfinite`.
 
+    A forked process (`os.fork`, multiprocessing's "fork") has no part in it: JAX cannot run there. At
+    its end it writes no file, and waits for nothing.
+
     Raises:
       TypeError: `fun` is not callable; when called, an argument that is neither array nor
         hashable, or a call inside jit, grad or vmap (use `jr.ranges` there).
       ValueError: an option that makes no sense, or an ending of a file that no format has.
+      RuntimeError: it is called, read or dumped in a fork of the process that made it.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -104,7 +108,7 @@ class Net:
         )
         # At interpreter exit too. It must not lead to this object or to the function, which may
         # be a method of what holds this object: they would live for ever.
-        self._close = weakref.finalize(self, self._dumps.close)
+        self._close = weakref.finalize(self, _close_if_ours, self._recorder, self._dumps)
         self._close.atexit = False
         atexit.register(self._close)
         functools.update_wrapper(self, fun, updated=())
@@ -114,6 +118,7 @@ class Net:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self._stopped:
             return self._fun(*args, **kwargs)
+        self._recorder.require_ours()
         number = next(self._calls)
         if (number - 1) % self._every:
             out = self._fun(*args, **kwargs)
@@ -253,6 +258,7 @@ class Net:
           >>> net.get_info()["square"], net.get_info(total=True)["square"]
           (Range(min=4.0, max=4.0, nan=False), Range(min=4.0, max=9.0, nan=False))
         """
+        self._recorder.require_ours()  # before it waits for a thread
         self._dumps.window(file)
 
     def close(self) -> None:
@@ -385,6 +391,12 @@ class Observer:
     def __repr__(self) -> str:
         state = "stopped" if self.name in self._caller.excluded else "observing"
         return f"Observer({self.name!r}, {state})"
+
+
+def _close_if_ours(recorder: Recorder, dumps: Dumps) -> None:
+    """A forked process neither writes its parent's file nor waits for its threads."""
+    if recorder.is_ours():
+        dumps.close()
 
 
 def _positive(name: str, value: Any) -> int:

@@ -16,6 +16,7 @@ may wait for any thread that needs it.
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -138,16 +139,33 @@ class _State(NamedTuple):
 class Recorder:
     """What the programs of one function have seen. It does not hold the function.
 
+    It belongs to the process that made it. A forked one has copies of what is in memory, but not
+    the threads, JAX's among them, so what is on the device cannot be waited for there.
+
     Args:
       name: the function's.
     """
 
     def __init__(self, name: str):
         self.name = name
+        self._process = os.getpid()
         self._programs: list[Program] = []
         self._program_of: dict[Layout, Program] = {}
         self._state = _State(Tally(), {}, ())
         self._lock = threading.RLock()
+
+    def is_ours(self) -> bool:
+        """Whether this process made it."""
+        return os.getpid() == self._process
+
+    def require_ours(self) -> None:
+        """RuntimeError in a fork of the process that made it."""
+        if not self.is_ours():
+            raise RuntimeError(
+                f"jr.Net({self.name}) belongs to process {self._process}, of which process "
+                f"{os.getpid()} is a fork: it has no part in it, and JAX cannot run in it. Make "
+                f"the net in the process that uses it, started with multiprocessing's 'spawn'"
+            )
 
     def add(self, program: Program) -> None:
         """A program whose pool is to be read from now on."""
@@ -156,10 +174,12 @@ class Recorder:
 
     def read(self, total: bool) -> Ranges:
         """What was seen since the last reset, or in all."""
+        self.require_ours()
         return self._tally(total).merged(self._view)
 
     def births(self) -> tuple[Birth, ...]:
         """What was born in all, escaped ones first."""
+        self.require_ours()
         parts = self._tally(total=True).parts()
         found = [Found(part, self._genealogy(part)) for part in parts]
         return first_of([birth for each in found for birth in births_in(each)])
@@ -181,6 +201,7 @@ class Recorder:
 
         So it is for `finish` or `keep`, also if something is raised here.
         """
+        self.require_ours()
         self._change(lambda state: state.with_due(window))
         for program in tuple(self._programs):
             program.pool.take(partial(self._move, window, program))

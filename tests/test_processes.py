@@ -135,6 +135,70 @@ def test_killed_in_the_middle_of_a_dump_the_old_file_stays_whole(tmp_path):
     assert_whole(tmp_path / "r.json")
 
 
+FORKING = """
+import multiprocessing, os, sys, threading, warnings
+warnings.simplefilter("ignore")  # JAX's, that it cannot run in a fork
+import jax, jax.numpy as jnp
+import jax_ranges as jr
+
+net = jr.Net(lambda x: x + x, dump_file=sys.argv[1], dump_every=int(sys.argv[2]) or None)
+for x in (1.0, -2.0):
+    jax.block_until_ready(net(jnp.float32(x)))
+
+def attempts():
+    for use in (net.get_info, net.dump, net.dump_and_reset, lambda: net(3.0), lambda: net["add"]):
+        try:
+            use()
+        except RuntimeError as error:
+            assert "is a fork" in str(error), error
+        else:
+            raise AssertionError(f"{use} did something in a fork")
+    print("refused", repr(net), flush=True)
+"""
+
+# How forked processes end; JAX, where it has been used, may crash in the end of any.
+ENDS = {
+    "returns": "sys.exit(0)",
+    "uses it": "attempts(); sys.exit(0)",
+    "closes it": "net.close(); net.close(); sys.exit(0)",
+    "leaves it": "with net: sys.exit(0)",
+    "drops it": "del net; import gc; gc.collect(); sys.exit(0)",
+    "has a thread": "t = threading.Thread(target=attempts); t.start(); t.join(); sys.exit(0)",
+}
+IN_A_FORK = "refused jr.Net(<lambda>, observing)"
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+
+
+@needs_fork
+@pytest.mark.parametrize("dump_every", [pytest.param(0, marks=pytest.mark.slow), 100])
+def test_forked_processes_end_and_leave_the_files_alone(tmp_path, dump_every):
+    children = "\n".join(
+        f"pid = os.fork()\nif pid == 0:\n  {end}\nos.waitpid(pid, 0); print(os.listdir(folder))"
+        for end in ENDS.values()
+    )
+    program = f"{FORKING}\nfolder = os.path.dirname(sys.argv[1])\n{children}\nnet.close()"
+    code, out, _ = finished(start(program, tmp_path / "r.json", dump_every))
+    assert code == 0
+    assert [line for line in out.splitlines() if line != IN_A_FORK] == ["[]"] * len(ENDS)
+    assert out.count(IN_A_FORK) == 2
+    assert_whole(tmp_path / "r.json")
+
+
+@needs_fork
+def test_workers_that_multiprocessing_forks_have_no_part_in_a_net(tmp_path):
+    program = f"""{FORKING}
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    print(pool.map(len, ["a", "bc"]))
+worker = multiprocessing.get_context("fork").Process(target=attempts)
+worker.start()
+worker.join()
+print(worker.exitcode, os.listdir(os.path.dirname(sys.argv[1])), flush=True)
+"""
+    code, out, _ = finished(start(program, tmp_path / "r.json", 100))
+    assert (code, out.splitlines()) == (0, ["[1, 2]", IN_A_FORK, "0 []"])
+    assert_whole(tmp_path / "r.json")
+
+
 def test_a_full_disk_is_reported_once_and_the_run_goes_on(tmp_path):
     full = """
     import resource, signal, sys
