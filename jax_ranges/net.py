@@ -57,8 +57,8 @@ class Net:
       births: find where NaNs and infinities are born, for `births()`. The ranges of all sites are
         taken for that, also if fewer are asked for. `watch`: as in `jr.find_nonfinite`.
 
-    A forked process (`os.fork`, multiprocessing's "fork") has no part in it: JAX cannot run there. At
-    its end it writes no file, and waits for nothing.
+    A forked process (`os.fork`, multiprocessing's "fork") has no part in it: JAX cannot run there.
+    At its end it writes no file, and waits for nothing.
 
     Raises:
       TypeError: `fun` is not callable; when called, an argument that is neither array nor

@@ -16,10 +16,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jax_ranges as jr
+from jax_ranges.accumulate import _copied
 
 OURS = str(Path(jr.__file__).parent)
 STANDARD = ("contextlib.py", "threading.py")  # where ours call them
@@ -141,6 +143,24 @@ def test_ctrl_c_in_a_call_loses_nothing_and_leaves_no_lock_behind(tmp_path, dump
 
 # Right after the temporary file was opened it is Python that closes it, and says so.
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+def test_a_copy_runs_nothing_of_jax_s_own_that_a_ctrl_c_could_tear_apart():
+    arrays = [jnp.zeros(3), jnp.ones((2, 2), jnp.int32)]
+    _copied(arrays)  # compiled
+    called: list[str] = []
+
+    def profile(frame: FrameType, event: str, arg: Any) -> None:
+        if event == "call":
+            called.append(frame.f_code.co_filename)
+
+    sys.setprofile(profile)
+    copies = _copied(arrays)
+    sys.setprofile(None)
+    assert not called
+    for copy, array in zip(copies, arrays, strict=True):
+        assert copy.unsafe_buffer_pointer() != array.unsafe_buffer_pointer()
+        np.testing.assert_array_equal(copy, array)
+
+
 def test_ctrl_c_in_a_dump_loses_nothing_and_writes_nothing_twice(tmp_path):
     net, file = a_net(tmp_path), tmp_path / "r_1.json"
     total = points = 0
