@@ -17,8 +17,11 @@ What XLA does to a program limits what may be derived. Each of these was found b
 - it turns a division by a constant into a multiplication by the reciprocal, inexact unless
   that is a power of two;
 - conversions to dtypes without infinity make NaN of what is too large, or saturate;
-- some backends flush subnormals to zero in arithmetic, but not in data movement. There a
-  derived end may be a subnormal where the program has a zero. Nothing else may differ.
+- backends for CPU and TPU take subnormals as zero in arithmetic, but not in data movement. So
+  does what is derived, for products: of a subnormal they are zero, and may be something on a
+  backend that keeps these. Elsewhere a derived end may be a subnormal where the program has a
+  zero, or the other way round (of bfloat16, max(x, 0) keeps a negative subnormal). Nothing else
+  may differ, so floor, ceil and sign, which make ones of subnormals, are measured.
 """
 
 from __future__ import annotations
@@ -139,6 +142,13 @@ def _when_negative(step: Step) -> bool:
     return bool(step.constant < 0)
 
 
+def _flushed(xp: Any, x: Any) -> Any:
+    """Zero for what is subnormal in the dtype that it is computed in."""
+    dtype = np.float64 if x.dtype == np.float64 else np.float32
+    small = abs(x.astype(dtype)) < np.finfo(dtype).tiny
+    return xp.where(small, xp.copysign(x.dtype.type(0), x), x)
+
+
 STEPS: dict[str, tuple[Callable[..., Any], Callable[[Step], bool]]] = {
     # By way of the carrier, which holds both exactly: numpy cannot convert between all of the
     # small floats.
@@ -148,11 +158,8 @@ STEPS: dict[str, tuple[Callable[..., Any], Callable[[Step], bool]]] = {
     "max": (lambda xp, x, step: xp.maximum(x, step.constant), _never),
     "min": (lambda xp, x, step: xp.minimum(x, step.constant), _never),
     "add": (lambda xp, x, step: x + step.constant, _never),
-    "mul": (lambda xp, x, step: x * step.constant, _when_negative),
-    "div": (lambda xp, x, step: x / step.constant, _when_negative),
-    "floor": (lambda xp, x, step: xp.floor(x), _never),
-    "ceil": (lambda xp, x, step: xp.ceil(x), _never),
-    "sign": (lambda xp, x, step: xp.sign(x), _never),
+    "mul": (lambda xp, x, step: _flushed(xp, x) * step.constant, _when_negative),
+    "div": (lambda xp, x, step: _flushed(xp, x) / step.constant, _when_negative),
     "cube": (lambda xp, x, step: x * (x * x), _never),
 }
 
@@ -163,7 +170,7 @@ Derivation = Callable[[dict[str, Any], Sequence[Known], np.dtype], Known | None]
 
 # Arithmetic is derived in these only; smaller floats are computed in various ways.
 _WIDE = tuple(map(np.dtype, (np.float16, jnp.bfloat16, np.float32, np.float64)))
-_HALF = _WIDE[:2]
+_HALF, _SINGLE = _WIDE[:2], _WIDE[2:]
 _WITH_INFINITY = (*_WIDE, *map(np.dtype, (jnp.float8_e5m2, jnp.float8_e4m3, jnp.float8_e3m4)))
 
 
@@ -197,14 +204,6 @@ def _negate(params: dict[str, Any], operands: Sequence[Known], out: np.dtype) ->
 def _invert(params: dict[str, Any], operands: Sequence[Known], out: np.dtype) -> Known | None:
     del params
     return _step("not", operands[0], out)
-
-
-def _monotone(op: str) -> Derivation:
-    def rule(params: dict[str, Any], operands: Sequence[Known], out: np.dtype) -> Known | None:
-        del params
-        return _step(op, operands[0], out) if out in _WIDE else None
-
-    return rule
 
 
 def _extremum(op: str) -> Derivation:
@@ -275,8 +274,7 @@ def _divide(params: dict[str, Any], operands: Sequence[Known], out: np.dtype) ->
 def _power(params: dict[str, Any], operands: Sequence[Known], out: np.dtype) -> Known | None:
     """x**3 = x * (x * x), which rounds in order; of a product factors may be gathered first."""
     (known,) = operands
-    single = out in _WIDE and out not in _HALF
-    if params["y"] != 3 or not single or known.origin is Origin.PRODUCT:
+    if params["y"] != 3 or out not in _SINGLE or known.origin is Origin.PRODUCT:
         return None
     return _step("cube", known, out, origin=Origin.PRODUCT)
 
@@ -316,8 +314,8 @@ def converts_in_order(source: np.dtype, out: np.dtype, origin: Origin = Origin.S
         return False
     if not is_float(source):
         return out in _WIDE or (not is_float(out) and _holds(out, source))
-    if source in _HALF and out in _WIDE and origin is not Origin.STORED:
-        return False
+    if source not in _SINGLE and out in _WIDE and origin is not Origin.STORED:
+        return False  # it may have been kept in the dtype in which it was computed
     # From float64 XLA rounds to half precision by way of float32.
     return out in _WITH_INFINITY and (source != np.dtype(np.float64) or out == np.dtype(np.float32))
 
@@ -355,19 +353,16 @@ MOVEMENT = (
 DERIVATIONS: dict[str, Derivation] = {
     **dict.fromkeys(MOVEMENT, _same),
     "add": _add,
-    "ceil": _monotone("ceil"),
     "clamp": _clamp,
     "concatenate": _union,
     "convert_element_type": _convert,
     "div": _divide,
-    "floor": _monotone("floor"),
     "integer_pow": _power,
     "max": _extremum("max"),
     "min": _extremum("min"),
     "mul": _multiply,
     "neg": _negate,
     "not": _invert,
-    "sign": _monotone("sign"),
     "stack": _union,
     "sub": _subtract,
 }

@@ -9,8 +9,10 @@ data; a proven one says what cannot happen on any.
 What the proof is about: the program as JAX's jaxpr has it, in the floating-point arithmetic of its
 dtypes, compiled by XLA or run equation by equation. Ends are rounded outwards, and slack is given
 for what XLA is free to do: order of sums, fused multiply-adds, more bits for float16 and bfloat16,
-division as a multiplication by the reciprocal and quotients of quotients, subnormals flushed to
-zero, 16 units in the last place for transcendental functions (more where they grow like exp).
+division as a multiplication by the reciprocal, quotients of quotients, products of exponentials
+as exponentials of sums, subnormals taken as zero (of which XLA's atan2 makes NaN, and its cbrt
+small numbers of either sign), 16 units in the last place for transcendental functions (more where
+they grow like exp).
 Not covered: XLA options that trade accuracy for speed (fast-math), custom kernels, and rewrites
 of sums of products within a factor of two of overflow (a*0.5 + b*0.5 as (a + b)*0.5).
 

@@ -22,12 +22,13 @@ from jax_ranges.bounds.interval import (
     everything,
     exactly,
     flushed,
+    has_subnormals,
     hull,
     kind_of,
     outward,
     wrapped,
 )
-from jax_ranges.bounds.value import Operation
+from jax_ranges.bounds.value import Operation, Value
 
 Rule = Callable[[Operation], Interval]
 
@@ -124,7 +125,9 @@ def mul(op: Operation) -> Interval:
     folds = any(x.product and y.frozen for x, y in (op.operands, op.operands[::-1]))
     if folds:
         return outward(lo, hi, op.dtype, nan, QUOTIENT_ULPS)
-    return flushed(exactly(lo, hi, op.dtype, nan), op.dtype)
+    found = flushed(exactly(lo, hi, op.dtype, nan), op.dtype)
+    exponent = exponent_of(op)  # XLA rewrites exp(x) * exp(y) as exp(x + y)
+    return found if exponent is None else hull(found, _exponential(exponent, op.dtype))
 
 
 def square(op: Operation) -> Interval:
@@ -148,9 +151,11 @@ def integer_pow(op: Operation) -> Interval:
         return _power(op, n)
     if not op.is_float or op.first.holds(0):
         return everything(op.dtype)
-    x = op.first
-    ends = [_pow(end, n) for end in (x.lo, x.hi)]
-    return outward(min(ends), max(ends), op.dtype, x.nan, QUOTIENT_ULPS + _roundings(-n, op))
+    # The reciprocal of the power, which may be zero, or infinite, long before that is.
+    divisor = _power(op, -n)
+    if op.first.hi < 0 and n % 2:
+        return negated(_reciprocal(negated(divisor), op.dtype))
+    return _reciprocal(divisor, op.dtype)
 
 
 def _power(op: Operation, n: int) -> Interval:
@@ -209,7 +214,33 @@ def div(op: Operation) -> Interval:
     if y.quotient is not None:
         p, q = (flushed(v.numbers, v.dtype) for v in y.quotient)
         found.append(_quotient(_product(a, q, op.dtype), p, op.dtype))
+    # And x / exp(z) as x * exp(-z), or exp(y - z).
+    if y.exponent is not None:
+        found.append(_product(a, _exponential(negated(y.exponent), op.dtype), op.dtype))
+    exponent = exponent_of(op)
+    if exponent is not None:
+        found.append(_exponential(exponent, op.dtype))
     return hull(*found)
+
+
+def exponent_of(op: Operation) -> Interval | None:
+    """Of what the result is the exponential, if it is one of something."""
+    if op.name in ("exp", "exp2"):
+        scale = math.log(2) if op.name == "exp2" else 1.0
+        x = op.first
+        return Interval(x.lo * scale, x.hi * scale, x.nan)
+    if op.name not in ("mul", "div") or any(x.exponent is None for x in op.operands):
+        return None
+    a, b = (x.exponent for x in op.operands)
+    assert a is not None and b is not None
+    b = negated(b) if op.name == "div" else b
+    nan = a.nan or b.nan or opposite_infinities(a, b)
+    return flushed(exactly(*sum_of(a, b), op.dtype, nan), op.dtype)
+
+
+def _exponential(x: Interval, dtype: np.dtype) -> Interval:
+    value = Value(x, (), dtype)
+    return exponential(Operation("exp", {}, [value], (), dtype))
 
 
 def _product(a: Interval, b: Interval, dtype: np.dtype) -> Interval:
@@ -223,6 +254,12 @@ def _quotient(a: Interval, b: Interval, dtype: np.dtype) -> Interval:
         return Interval(-math.inf, math.inf, nan or a.holds(0))
     corners = [_ratio(x, y) for x in a[:2] for y in b[:2]]
     return outward(min(corners), max(corners), dtype, nan, QUOTIENT_ULPS)
+
+
+def _reciprocal(x: Interval, dtype: np.dtype) -> Interval:
+    """Of what is positive, or a zero that has become of it."""
+    least, most = (1 / end if end else math.inf for end in (x.hi, x.lo))
+    return outward(least, most, dtype, x.nan, QUOTIENT_ULPS)
 
 
 def _ratio(x: Number, y: Number) -> float:
@@ -259,10 +296,20 @@ def rem(op: Operation) -> Interval:
 
 def _extremum(op: Operation, pick: Callable[..., Any]) -> Interval:
     a, b = op.first, op.second
-    found = Interval(pick(a.lo, b.lo), pick(a.hi, b.hi), a.nan or b.nan)
+    found = _tied(Interval(pick(a.lo, b.lo), pick(a.hi, b.hi), a.nan or b.nan), op)
     # A NaN is kept, but for backends that lose it: then the other operand is left.
     found = hull(found, b) if a.nan else found
     return hull(found, a) if b.nan else found
+
+
+def _tied(found: Interval, op: Operation) -> Interval:
+    """With all that the comparison may take as equal to what is chosen: zero, and subnormals."""
+    kind = kind_of(op.dtype)
+    tiny = kind.tiny
+    if not kind.ties or found.lo >= tiny or found.hi <= -tiny:
+        return found
+    clipped = [(max(x.lo, -tiny), min(x.hi, tiny)) for x in (o.numbers for o in op.operands)]
+    return hull(found, *(Interval(lo, hi) for lo, hi in clipped if lo <= hi))
 
 
 def maximum(op: Operation) -> Interval:
@@ -277,7 +324,7 @@ def clamp(op: Operation) -> Interval:
     low, x, high = (op.nth(n) for n in range(3))
     lo = min(max(x.lo, low.lo), high.lo)
     hi = min(max(x.hi, low.hi), high.hi)
-    found = Interval(lo, hi, low.nan or x.nan or high.nan)
+    found = _tied(Interval(lo, hi, low.nan or x.nan or high.nan), op)
     return hull(found, low, x, high) if found.nan else found
 
 
@@ -325,11 +372,12 @@ def increasing(
     image: tuple[float, float] = (-math.inf, math.inf),
     grows: int = 0,
     ulps: float = ULPS,
+    over: float = 0.0,
 ) -> Rule:
     """A function that increases from `least` to `most`, and is NaN outside.
 
-    image: what its values never leave, however it is computed. grows: its error grows with this
-    power of the argument, which is in an exponent.
+    image: what its values never leave, however it is computed, but by `over` ulps. grows: its
+    error grows with this power of the argument, which is in an exponent.
     """
 
     def slack(op: Operation, x: float) -> float:
@@ -343,9 +391,13 @@ def increasing(
         if lo > hi:
             return Interval(math.inf, -math.inf, nan)
         low, high = (outward(y, y, op.dtype, nan, slack(op, x)) for x, y in _ends(fun, lo, hi))
-        return Interval(max(low.lo, image[0]), min(high.hi, image[1]), nan)
+        lowest, highest = outward(*image, op.dtype, False, over)[:2] if over else image
+        return Interval(max(low.lo, lowest), min(high.hi, highest), nan)
 
     return rule
+
+
+exponential = increasing(np.exp, image=(0.0, math.inf), grows=1)
 
 
 def _ends(fun: Callable[[float], float], lo: float, hi: float) -> list[tuple[float, float]]:
@@ -420,8 +472,21 @@ def rsqrt(op: Operation) -> Interval:
 
 
 def atan2(op: Operation) -> Interval:
+    """Of subnormals XLA's CPU backend makes NaN: they are not zero, but their quotient is 0 / 0."""
+    small = [has_subnormals(x, op.dtype) or x.holds(0) for x in (op.first, op.second)]
+    zeros = op.first[:2] == op.second[:2] == (0, 0)
+    nan = op.first.nan or op.second.nan or (all(small) and not zeros)
     slack = max(ULPS, _roundings(OWN_ROUNDINGS, op))
-    return outward(-math.pi, math.pi, op.dtype, op.first.nan or op.second.nan, slack)
+    return outward(-math.pi, math.pi, op.dtype, nan, slack)
+
+
+def cbrt(op: Operation) -> Interval:
+    """Of subnormals XLA's CPU backend makes small numbers of either sign."""
+    found = increasing(np.cbrt)(op)
+    if not has_subnormals(op.first, op.dtype):
+        return found
+    most = outward(0.0, _at(np.cbrt, kind_of(op.dtype).below), op.dtype, False, ULPS).hi
+    return hull(found, Interval(-most, most))
 
 
 def power(op: Operation) -> Interval:
@@ -501,7 +566,8 @@ def shift_right(op: Operation) -> Interval:
 
 
 def counted_bits(op: Operation) -> Interval:
-    return Interval(0, 8 * op.dtype.itemsize)
+    """XLA's CPU backend counts those of int4 as if they were 8, which does not fit into it."""
+    return wrapped(0, 8 * op.dtype.itemsize, op.dtype)
 
 
 # -- comparisons ------------------------------------------------------------------------------
@@ -566,6 +632,10 @@ def convert(op: Operation) -> Interval:
     if x.empty:  # NaN
         return x if to.infinities else everything(op.dtype)
     if to.is_float:
+        # What is NaN in a small float may be a number that is too large for it, and is kept in
+        # the dtype that it was computed in.
+        if x.nan and of.is_float and not of.computed:
+            return everything(op.dtype)
         x = op.first
         lo, hi = _as_float(x.lo, -math.inf), _as_float(x.hi, math.inf)
         found = flushed(exactly(lo, hi, op.dtype, x.nan), op.dtype)
@@ -574,6 +644,8 @@ def convert(op: Operation) -> Interval:
     if not of.is_float:
         return wrapped(int(x.lo), int(x.hi), op.dtype)
     inside = to.least <= x.lo and x.hi <= to.largest
+    # The ends of formats without infinity are taken for that, and make the ends of the integers.
+    inside = inside and (of.computed or (of.least < x.lo and x.hi < of.largest))
     found = Interval(math.trunc(x.lo), math.trunc(x.hi)) if inside else everything(op.dtype)
     return everything(op.dtype) if x.nan else found
 

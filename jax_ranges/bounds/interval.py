@@ -11,7 +11,8 @@ Why the ends are what they are, and not what real arithmetic says:
   the compiler keeps in more bits than the dtype has (XLA does, for float16 and bfloat16) as well:
   an end that overflows is [largest finite, inf], never [inf, inf].
 - XLA's CPU backend flushes subnormals to zero, in operands and in results, so an interval that
-  ends at a subnormal reaches to zero as well (`flushed`).
+  ends at a subnormal reaches to zero as well (`flushed`). Rules of functions that are erratic
+  among subnormals ask whether there may be some (`has_subnormals`).
 - Transcendental functions are some units in the last place off (`ULPS` of `elementwise`).
 """
 
@@ -82,6 +83,8 @@ class Kind:
       eps: the distance from 1 to the next number, of the dtype in which it is computed: XLA
         takes float32 for float16 and bfloat16.
       own_eps: the same of the dtype itself.
+      below: numbers nearer to zero than this may be taken as zero while it is computed: the
+        smallest normal one of the dtype in which that is.
       infinities: it has them; if not, what is too large is NaN, or the largest.
       is_float: if not, it is of integers or booleans.
       computed: arithmetic in it follows the rules here; that of smaller floats need not.
@@ -93,9 +96,15 @@ class Kind:
     tiny: float
     eps: float
     own_eps: float
+    below: float
     infinities: bool
     is_float: bool
     computed: bool
+
+    @property
+    def ties(self) -> bool:
+        """Its numbers are compared in a wider dtype, which takes subnormals of both as zero."""
+        return self.is_float and self.eps != self.own_eps and self.below == self.tiny
 
 
 _COMPUTED = tuple(map(np.dtype, (np.float16, jnp.bfloat16, np.float32, np.float64)))
@@ -105,14 +114,15 @@ _COMPUTED = tuple(map(np.dtype, (np.float16, jnp.bfloat16, np.float32, np.float6
 def kind_of(dtype: np.dtype) -> Kind:
     dtype = keys.real_dtype(dtype)
     if dtype == np.dtype(bool):
-        return Kind(dtype, 0, 1, 1.0, 0.0, 0.0, False, False, True)
+        return Kind(dtype, 0, 1, 1.0, 0.0, 0.0, 0.0, False, False, True)
     found = format_of(dtype)
     if not keys.is_float(dtype):
-        return Kind(dtype, int(found.least), int(found.largest), 1.0, 0, 0, False, False, True)
-    eps = float(jnp.finfo(np.float64 if dtype == np.float64 else np.float32).eps)
+        return Kind(dtype, int(found.least), int(found.largest), 1.0, 0, 0, 0.0, False, False, True)
+    computing = jnp.finfo(np.float64 if dtype == np.float64 else np.float32)
+    eps, below = float(computing.eps), float(computing.tiny)
     own = float(jnp.finfo(dtype).eps)
     return Kind(
-        *(dtype, found.least, found.largest, found.smallest_normal, eps, own),
+        *(dtype, found.least, found.largest, found.smallest_normal, eps, own, below),
         *(found.has_inf, True, dtype in _COMPUTED),
     )
 
@@ -211,6 +221,12 @@ def flushed(x: Interval, dtype: np.dtype) -> Interval:
     lo = 0.0 if 0 < x.lo < kind.tiny else x.lo
     hi = 0.0 if -kind.tiny < x.hi < 0 else x.hi
     return Interval(lo, hi, x.nan)
+
+
+def has_subnormals(x: Interval, dtype: np.dtype) -> bool:
+    """Whether a number is in it, besides zero, that may be taken as zero where it is computed."""
+    below = kind_of(dtype).below
+    return x.lo < below and x.hi > -below and (x.lo, x.hi) != (0, 0)
 
 
 def wrapped(lo: int, hi: int, dtype: np.dtype) -> Interval:

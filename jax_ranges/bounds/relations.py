@@ -20,7 +20,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from jax_ranges.bounds.elementwise import OWN_ROUNDINGS, ULPS
+from jax_ranges.bounds.elementwise import OWN_ROUNDINGS, ULPS, exponent_of
 from jax_ranges.bounds.interval import Interval, exactly, kind_of, outward
 from jax_ranges.bounds.value import Operation, Peak, Reach, Value
 from jax_ranges.derive import MOVEMENT
@@ -36,6 +36,7 @@ def related(op: Operation, result: Value) -> Value:
         frozen=all(x.frozen for x in op.operands),
         product=op.name in ("mul", "div"),
         quotient=(op.operands[0], op.operands[1]) if op.name == "div" else None,
+        exponent=exponent_of(op),
     )
     relation = RELATIONS.get(op.name)
     return found if relation is None else relation(op, found)

@@ -41,6 +41,7 @@ class Value:
       frozen: it depends on constants only, so the compiler may fold it.
       product: it was multiplied or divided by a constant last.
       quotient: what it is the quotient of.
+      exponent: of what it is the exponential, also by way of products and quotients of such.
       noise: by how much two computations of it may differ, if the compiler fuses it into two
         places and rounds differently; 0 for an input, inf where no rule says.
       peak, reach: see those.
@@ -53,6 +54,7 @@ class Value:
     frozen: bool = False
     product: bool = False
     quotient: tuple[Value, Value] | None = None
+    exponent: Interval | None = None
     noise: float = math.inf
     peak: Peak | None = None
     reach: Reach | None = None
@@ -69,7 +71,9 @@ class Value:
 
     def forgetting(self) -> Value:
         """The same without what relates it to other values: one of several runs of a program."""
-        return replace(self, product=False, quotient=None, peak=None, reach=None, noise=math.inf)
+        return replace(
+            self, product=False, quotient=None, exponent=None, peak=None, reach=None, noise=math.inf
+        )
 
 
 @dataclass(frozen=True)
