@@ -200,7 +200,8 @@ class Returned:
 
     def typed(self, values: Sequence[Any]) -> list[Any]:
         """The program's outputs, of the types that they had when traced, weak ones included."""
-        return [compat.retyped(v, aval) for v, aval in zip(values, self.avals, strict=True)]
+        with compat.own():
+            return [compat.retyped(v, aval) for v, aval in zip(values, self.avals, strict=True)]
 
     def output(self, values: Sequence[Any], args: Any, kwargs: Any) -> Any:
         """The function's output; what it wrote into its arguments is written into these."""

@@ -67,11 +67,15 @@ def opened(jaxpr: Any) -> tuple[Any, tuple[Any, ...]]:
 
 @contextlib.contextmanager
 def in_equation(eqn: JaxprEqn, scope: str | None = None) -> Iterator[None]:
-    """What is traced inside is attributed to `eqn`: its scopes, its user's line, its context."""
+    """What is traced inside is attributed to `eqn`: its scopes, its user's line, its context.
+
+    scope: one of our own in it, for what is computed about it.
+    """
     stack = siu.current_name_stack() + eqn.source_info.name_stack
     if scope is not None:
         stack = stack.extend(scope)
-    with siu.user_context(eqn.source_info.traceback, name_stack=stack), eqn.ctx.manager:
+    ours = contextlib.nullcontext() if scope is None or tracing() else own()
+    with siu.user_context(eqn.source_info.traceback, name_stack=stack), eqn.ctx.manager, ours:
         yield
 
 
@@ -265,8 +269,32 @@ def apart() -> Iterator[None]:
     middle of it. And a transfer guard is about the user's own arrays.
     """
     eagerly = jax.ensure_compile_time_eval() if tracing() else contextlib.nullcontext()
-    with eagerly, jax.transfer_guard("allow"):
+    with eagerly, own():
         yield
+
+
+@contextlib.contextmanager
+def own() -> Iterator[None]:
+    """What is computed inside is none of the user's operations, so it is not watched as these are.
+
+    A transfer guard is about the user's own arrays, and so are `jax_debug_nans` and
+    `jax_debug_infs`: the identity of a statistic may be infinite, and in a lower precision
+    values are.
+    """
+    with jax.transfer_guard("allow"), jax.debug_nans(False), jax.debug_infs(False):
+        yield
+
+
+def used_again(values: Sequence[Any]) -> list[Any]:
+    """The same values for a second run of something. JAX may be told to refuse using a key twice
+    (`jax_debug_key_reuse`); so keys are clones, which costs nothing once it is compiled."""
+    return [jax.random.clone(x) if _is_key(x) else x for x in values]
+
+
+def _is_key(value: Any) -> bool:
+    return isinstance(value, jax.Array) and jax.dtypes.issubdtype(
+        value.dtype, jax.dtypes.prng_key
+    )
 
 
 def is_literal(atom: Any) -> bool:

@@ -57,7 +57,8 @@ class Program(NamedTuple):
         if self.is_foreign:
             values = list(map(native, values))
         if self.genealogy is not None:
-            values = [np.int32(number), *values]
+            with jax.transfer_guard("allow"):  # which is about the user's arrays
+                values = [jax.device_put(np.int32(number)), *values]
         return self.returned.output(self.pool.run(self.step, values), args, kwargs)
 
     def ranges(self, arrays: Arrays) -> Ranges:

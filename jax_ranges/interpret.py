@@ -73,8 +73,9 @@ class Interpreter:
         jaxpr, values = frame.jaxpr, self.entering(frame, [*frame.consts, *values])
         env = dict(zip((*jaxpr.constvars, *jaxpr.invars), values, strict=True))
         groups = _Groups(self, frame.together)
-        blocks = [self.measure(None, source, _entered(source)) for source in frame.known]
-        blocks += groups.measured([(values[i], s, _entered(s)) for i, s in frame.inputs])
+        with compat.own():
+            blocks = [self.measure(None, source, _entered(source)) for source in frame.known]
+            blocks += groups.measured([(values[i], s, _entered(s)) for i, s in frame.inputs])
         for equation in frame.equations:
             eqn = equation.eqn
             if self.silent and eqn.effects and not eqn.outvars:
@@ -87,9 +88,10 @@ class Interpreter:
             for var in equation.dead:
                 del env[var]
         outs = [self._read(atom, env) for atom in jaxpr.outvars]
-        block = join([*blocks, *groups.finished()])
-        if frame.review is not None:
-            block = compat.varying(frame.review(block), self.varying)
+        with compat.own():
+            block = join([*blocks, *groups.finished()])
+            if frame.review is not None:
+                block = compat.varying(frame.review(block), self.varying)
         return outs, block
 
     def _read(self, atom: Any, env: dict[Any, Any]) -> Any:
@@ -245,7 +247,8 @@ def run_outermost(
     """Run the outermost frame; if that is inside shard_map, states of all devices are merged."""
     axes = compat.manual_axes()
     if not axes:
-        return interpreter.run(frame, values)
+        with compat.own() if interpreter.rewrites else jax.transfer_guard("allow"):
+            return interpreter.run(frame, values)
     inner = interpreter.inside(axes, compat.tracks_varying(axes))
     outs, block = inner.run(frame, values)
     return outs, inner.everywhere(block, axes)

@@ -101,7 +101,8 @@ class PairRun(Interpreter):
             for value, var in zip(values, variables, strict=True)
         ]
         rounded = self.rounds.arguments(frame, [pair.rounded for pair in pairs])
-        return [Pair(pair.exact, low) for pair, low in zip(pairs, rounded, strict=True)]
+        found = map(Pair, (pair.exact for pair in pairs), rounded)
+        return [_in_common(x, var.aval) for x, var in zip(found, variables, strict=True)]
 
     def literal(self, atom: Any) -> Pair:
         exact, value = self._pair(atom.val, atom.aval)
@@ -113,7 +114,9 @@ class PairRun(Interpreter):
     def evaluate(self, equation: Equation, values: list[Any]) -> tuple[list[Any], list[Any]]:
         found = self._once if equation.eqn.effects else self._twice
         seen = found(equation, values)
-        return [Pair(each.exact, each.rounded) for each in seen], seen
+        pairs = [Pair(each.exact, each.rounded) for each in seen]
+        outs = equation.eqn.outvars
+        return [_in_common(x, var.aval) for x, var in zip(pairs, outs, strict=True)], seen
 
     def _once(self, equation: Equation, values: list[Pair]) -> list[Seen]:
         operands = self.rounds.operands(equation, [value.rounded for value in values])
@@ -131,7 +134,7 @@ class PairRun(Interpreter):
         ]
         before = self._bind(eqn, given)
         same = all(a is b for a, b in zip(exacts, given, strict=True))
-        exact = before if same else self._bind(eqn, exacts)
+        exact = before if same else self._bind(eqn, compat.used_again(exacts))
         rounded = self.rounds.results(equation, self._low(equation, values, before))
         return list(map(Seen, exact, before, rounded))
 
@@ -139,14 +142,14 @@ class PairRun(Interpreter):
         """The results of the rounded run before they are rounded, of the program's types."""
         eqn, lows = equation.eqn, [value.rounded for value in values]
         operands = self.rounds.operands(equation, lows)
-        outs = self.rounds.bind(eqn, operands)
+        outs = self.rounds.bind(eqn, compat.used_again(operands))
         if outs is None:
             unrounded = [
                 atom.val if compat.is_literal(atom) else low
                 for atom, low in zip(eqn.invars, lows, strict=True)
             ]
             same = all(a is b for a, b in zip(operands, unrounded, strict=True))
-            outs = before if same else self._bind(eqn, operands)
+            outs = before if same else self._bind(eqn, compat.used_again(operands))
         return [in_own_dtype(x, var.aval) for x, var in zip(outs, eqn.outvars, strict=True)]
 
     def choice(self, value: Any) -> Any:
@@ -175,6 +178,11 @@ class PairRun(Interpreter):
         return compat.bind(eqn, values) if self.high is None else bind_in(eqn, values, self.high)
 
 
+def _in_common(pair: Pair, aval: Any) -> Pair:
+    """What is no number, such as a key, is the rounded run's on both sides."""
+    return pair if is_measurable(aval) else Pair(pair.rounded, pair.rounded)
+
+
 def _seen(value: Pair | Seen) -> Seen:
     """An input or a constant, of which there is a pair only, inherits nothing."""
     return value if isinstance(value, Seen) else Seen(value.exact, value.exact, value.rounded)
@@ -198,7 +206,9 @@ def run_pairs(
     flat, _ = jax.tree_util.tree_flatten_with_path(flat_tree(out))
     leaves = zip(flat, call.returned.others, strict=False)
     paths = [path for (path, _), other in leaves if other is None]
-    return out, ErrorReport(Ranges(block, plan.layout), _at_outputs(paths, outs, call))
+    with compat.own():
+        at_outputs = _at_outputs(paths, outs, call)
+    return out, ErrorReport(Ranges(block, plan.layout), at_outputs)
 
 
 def _at_outputs(paths: Sequence[Any], outs: Sequence[Pair], call: Call) -> Ranges:

@@ -331,9 +331,9 @@ class Ranges(Mapping[str, Range]):
             raise TypeError(f"ranges merge with ranges; got {type(other).__name__}")
         if self._layout == other._layout:
             stats = self._layout.stats
-            with compat.keeping_64_bits((*self._arrays, *other._arrays)):
+            with compat.own(), compat.keeping_64_bits((*self._arrays, *other._arrays)):
                 return Ranges(self.block().merge(other.block(), stats), self._layout)
-        with compat.keeping_64_bits():  # a site of two dtypes may need them
+        with compat.own(), compat.keeping_64_bits():  # a site of two dtypes may need them
             return _merge_by_name(self, other)
 
     def __or__(self, other: Ranges) -> Ranges:
@@ -372,7 +372,7 @@ class Ranges(Mapping[str, Range]):
           >>> ranges.reduce(mask=jnp.array([True, True, False]))["square"]
           Range(min=1.0, max=4.0, nan=False)
         """
-        with compat.keeping_64_bits(self._arrays):
+        with compat.own(), compat.keeping_64_bits(self._arrays):
             return self._reduced(mask)
 
     def _reduced(self, mask: Any) -> Ranges:

@@ -114,7 +114,8 @@ class Quantized:
         executor = Executor(
             stats=(), jits=self._jits, resolved=program.resolved, weights=program.weights
         )
-        outs, _ = executor.run(program.plan.frame, given.values)
+        with compat.own():
+            outs, _ = executor.run(program.plan.frame, given.values)
         returned = given.call.returned
         return returned.output(returned.typed(outs), args, kwargs)
 
@@ -148,10 +149,11 @@ class Quantized:
         frame = program.plan.frame
         coded = program.weights.coded.get(frame, {})
         positions = iter(range(len(frame.consts), len(frame.consts) + len(given.values)))
-        leaves = [
-            _prepared(self._jits, coded.get(next(positions)), leaf) if dynamic else leaf
-            for leaf, dynamic in zip(given.leaves, given.call.dynamic, strict=True)
-        ]
+        with compat.own():
+            leaves = [
+                _prepared(self._jits, coded.get(next(positions)), leaf) if dynamic else leaf
+                for leaf, dynamic in zip(given.leaves, given.call.dynamic, strict=True)
+            ]
         prepared = given_tree(given.tree.unflatten(leaves))
         share(prepared, shared_variables((args, kwargs)))
         return prepared

@@ -85,7 +85,7 @@ def _composite_run(
     """
     if interpreter.rewrites:
         return interpreter.run(frames[0], values)
-    _, block = interpreter.quiet().run(frames[0], values)
+    _, block = interpreter.quiet().run(frames[0], compat.used_again(values))
     return compat.bind(eqn, values), block
 
 

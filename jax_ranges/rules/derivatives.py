@@ -56,7 +56,7 @@ def _jvp_run(
             [p for p, m in zip(primals, moving, strict=True) if m],
             [t for t, m in zip(tangents, moving, strict=True) if m],
         )
-        rewritten, block = interpreter.quiet().run(frame, lax.stop_gradient(list(primals)))
+        rewritten, block = interpreter.quiet().run(frame, _beside(primals))
         outs = rewritten if interpreter.rewrites else outs
         still = jax.tree.map(lambda leaf: zero_from_primal(leaf, symbolic_zeros=True), block)
         return (outs, block), (out_tangents, still)
@@ -79,8 +79,7 @@ def _vjp_run(
             return compat.bind(eqn, _merge(moving, moved, held))
 
         outs, vjp = jax.vjp(original, *[p.value for p in primals if p.perturbed])
-        values = lax.stop_gradient([p.value for p in primals])
-        rewritten, block = interpreter.quiet().run(frame, values)
+        rewritten, block = interpreter.quiet().run(frame, _beside([p.value for p in primals]))
         outs = rewritten if interpreter.rewrites else outs
         # Residuals are arrays; which primals move is static, so it is told by the structure.
         return (outs, block), (vjp, [() if m else None for m in moving])
@@ -93,6 +92,11 @@ def _vjp_run(
 
     measured.defvjp(forward, backward, symbolic_zeros=True)
     return measured(*values)
+
+
+def _beside(primals: Sequence[Any]) -> list[Any]:
+    """The primals for a run beside the one that gives the outputs."""
+    return lax.stop_gradient(compat.used_again(primals))
 
 
 def _instantiated(cotangent: Any) -> Any:
