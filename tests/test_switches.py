@@ -51,10 +51,11 @@ SWITCHES: dict[str, Any] = {
     "disallow": lambda: jax.transfer_guard("disallow"),
     "disallow explicit": lambda: jax.transfer_guard("disallow_explicit"),
     "x64": lambda: jax.enable_x64(True),
-    "no jit": jax.disable_jit,
+    "disabled": jax.disable_jit,
     "precision": lambda: jax.default_matmul_precision("highest"),
     "device": lambda: jax.default_device(jax.devices()[0]),
 }
+MAIN = tuple(SWITCHES)
 VALUES: dict[str, Any] = {
     "jax_threefry_partitionable": False,
     "jax_use_shardy_partitioner": False,
@@ -93,7 +94,7 @@ SWITCHES |= {
 }
 STRICT = ("rank promotion", "dtype promotion", "key reuse", "disallow", "nans", "infs")
 SWITCHES["strict"] = lambda: all_of(*map(SWITCHES.get, STRICT))
-SWITCHES["no jit, nans"] = lambda: all_of(*(SWITCHES[s] for s in ("no jit", "nans", "infs")))
+SWITCHES["disabled, nans"] = lambda: all_of(*(SWITCHES[s] for s in ("disabled", "nans", "infs")))
 
 
 @jax.custom_vjp
@@ -156,7 +157,7 @@ def in_jit(fun: Any, x: Any) -> Any:
     def measured(x: Any) -> Any:
         out, found = jr.ranges(fun)(x)
         both = found | found.reduce()
-        return out, [jnp.where(r.observed, r.max, jnp.zeros_like(r.max)) for r in both.values()]
+        return out, [r.observed & (r.min <= r.max) for r in both.values()]
 
     return jax.jit(measured)(x)[0]
 
@@ -197,10 +198,56 @@ def check(switch: str, run: str, fun: Any) -> None:
     assert_same(out, plain)
 
 
+NUMBERS, LOOPS = jax.jit(numbers), jax.jit(loops)
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_every_tool_under_the_strictest(run):
+    check("strict", run, NUMBERS)
+
+
+@pytest.mark.parametrize("run", ["ranges", "find_nonfinite", "Net"])
+@pytest.mark.parametrize("switch", ["disabled", "disabled, nans", "checks", "leaks", "x64"])
+def test_some_tools_under_others(switch, run):
+    check(switch, run, LOOPS)
+
+
+def test_a_nan_that_would_stop_the_program_still_stops_it():
+    x = jnp.array([-1.0, 1.0])
+    with jax.debug_nans(True):
+        for run in ("ranges", "find_nonfinite"):
+            with pytest.raises(FloatingPointError):
+                RUNS[run](lambda x: jnp.sqrt(x) * 2, x)
+
+
+def test_what_a_lower_precision_makes_infinite_is_reported_and_stops_nothing():
+    with jax.debug_infs(True), jax.debug_nans(True):
+        _, report = jr.shadow(lambda x: x * x, low="float16")(jnp.float32(300))
+    assert [row.nonfinite_introduced for row in report.rows if row.site == "mul"] == [1]
+
+
+def test_64_bits_may_be_switched_between_calls_and_when_reading():
+    net = jr.Net(lambda x: x * 2)
+    for on in (True, False):
+        with jax.enable_x64(on):
+            net(np.array([1.5 + 2**-40, 2.0]))
+    assert net.get_info()["mul"].max == 4.0
+    with jax.enable_x64(True):
+        assert net.get_info(total=True)["mul"].min == 3.0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("jitted", [True, False], ids=["jitted", "eager"])
 @pytest.mark.parametrize("fun", FUNS)
 @pytest.mark.parametrize("run", RUNS)
-@pytest.mark.parametrize("switch", SWITCHES)
+@pytest.mark.parametrize("switch", MAIN)
 def test_every_tool_under_every_switch(switch, run, fun, jitted):
     check(switch, run, jax.jit(FUNS[fun]) if jitted else FUNS[fun])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fun", FUNS)
+@pytest.mark.parametrize("run", ["everything", "find_nonfinite", "shadow", "Net"])
+@pytest.mark.parametrize("switch", [name for name in SWITCHES if name not in MAIN])
+def test_tools_under_less_usual_switches(switch, run, fun):
+    check(switch, run, jax.jit(FUNS[fun]))
