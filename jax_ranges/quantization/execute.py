@@ -303,7 +303,7 @@ class Executor(Simulator):
         return self._ahead(Coded((), spec, tuple(over), sums), x)
 
     def _ahead(self, coded: Coded, x: Any) -> QuantizedArray:
-        with jax.ensure_compile_time_eval():
+        with compat.apart():
             return _jitted(self.jits, coded)(x)
 
     def _rounded(self, spec: Spec | None, value: Any, use: Use) -> Any:
@@ -326,7 +326,7 @@ def _dense(x: Any) -> Any:
 def _at_once(x: QuantizedArray) -> contextlib.AbstractContextManager[Any]:
     """What is computed of constants is computed now, not by the compiler."""
     traced = any(map(compat.is_traced, jax.tree.leaves(x)))
-    return contextlib.nullcontext() if traced else jax.ensure_compile_time_eval()
+    return contextlib.nullcontext() if traced else compat.apart()
 
 
 def _without_gradient(fun: Callable[[Any], Any]) -> Callable[[Any], Any]:
