@@ -94,7 +94,9 @@ def test_the_range_of_a_slice_is_that_of_the_slice():
     ]
 
 
-@pytest.mark.parametrize("weights", [W, W.astype(jnp.bfloat16), np.asarray(W)], ids=["float32", "bfloat16", "numpy"])
+@pytest.mark.parametrize(
+    "weights", [W, W.astype(jnp.bfloat16), np.asarray(W)], ids=["float32", "bfloat16", "numpy"]
+)
 def test_codes_of_captured_weights_are_made_whatever_a_guard_forbids(weights):
     recipe = {"dot_general": ("int8", jr.Dynamic("int8", symmetric=False, channels=True))}
     low = jr.quantize(lambda x: x @ weights.T.astype(jnp.float32), recipe)
