@@ -85,7 +85,6 @@ VALUES: dict[str, Any] = {
     "jax_embedded_constants_max_bytes": 0,
     "jax_error_checking_behavior_nan": "raise",
     "jax_error_checking_behavior_divide": "raise",
-    "jax_error_checking_behavior_oob": "raise",
 }
 SWITCHES |= {
     f"{name}={value}": functools.partial(switched, **{name: value})
