@@ -19,7 +19,7 @@ from tests.foreign_suites.tools import TOOLS
 # Of the suites that are in wheels: a file, and an expression that chooses tests of it.
 SAMPLES = {
     "optax": ("_src/utils_test.py", "scale_gradient"),
-    "haiku": ("_src/stateful_test.py", "test_grad or test_jit or test_cond"),
+    "haiku": ("_src/stateful_test.py", "test_grad or test_cond"),
 }
 
 
@@ -29,7 +29,7 @@ def test_a_sample_of_a_suite_passes(name, tmp_path):
     suite = dataclasses.replace(SUITES[name], files=(file,))
     summary = run(suite, tmp_path, tmp_path, "-k", chosen)
     assert not summary.failed, summary.text()
-    assert summary.measured > 3
+    assert summary.measured > 2
 
 
 MINE = """
@@ -70,11 +70,12 @@ def test_kills():
 """
 
 
-def test_what_differs_is_told(tmp_path):
+def test_what_differs_is_told_and_run_again(tmp_path):
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "test_mine.py").write_text(MINE)
+    file = tmp_path / "mine" / "test_mine.py"
+    file.write_text(MINE)
     suite = Suite("mine", "numpy", "mine", ("test_*.py",))
-    summary = run(suite, tmp_path, tmp_path, "--tb=line", limit=5)
+    summary = run(suite, tmp_path, tmp_path, "--tb=line", limit=15)
     assert (summary.ran, summary.passed, summary.measured, summary.explained) == (6, 5, 4, 0)
     told = {(r.test.rpartition("::")[2], r.tool, r.outcome) for r in summary.failed}
     assert told == {
@@ -83,12 +84,15 @@ def test_what_differs_is_told(tmp_path):
         ("test_hangs", "simulate", results.OUT_OF_TIME),
         ("test_kills", "ranges", results.BEGUN),
     }
+    file.write_text(MINE.replace("CURRENT.tool", "None"))
+    again = run(suite, tmp_path, tmp_path, again=True)
+    assert again.clean and (again.ran, again.measured) == (6, 4)
 
 
-def run(suite, sources, folder, *arguments, limit=60):
+def run(suite, sources, folder, *arguments, limit=60, again=False):
     out = folder / "results.jsonl"
     options = argparse.Namespace(
-        tools=",".join(TOOLS), sample=1.0, seed="0", seconds=0.0, limit=limit
+        tools=",".join(TOOLS), sample=1.0, seed="0", seconds=0.0, limit=limit, again=again
     )
     run_suite(suite, sources, out, [*pytest_options(options), *arguments])
     return Summary.of(suite.name, results.read(out), reasons=())

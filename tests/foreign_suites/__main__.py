@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--limit", type=int, default=60, help="seconds that a test may take")
     parser.add_argument("--sources", type=Path, default=Path("/tmp/sources"))
     parser.add_argument("--out", type=Path, help="a folder that keeps the results: run on there")
+    parser.add_argument("--again", action="store_true", help="run what failed, says --out")
     parser.add_argument("--only-count", action="store_true", help="those that are in --out")
     return parser
 
@@ -76,7 +77,8 @@ def pytest_options(options: argparse.Namespace) -> list[str]:
         "seconds": options.seconds,
         "limit": options.limit,
     }
-    return [f"--observed-{name}={value}" for name, value in given.items()]
+    again = ["--observed-again"] if options.again else []
+    return again + [f"--observed-{name}={value}" for name, value in given.items()]
 
 
 def run_suite(suite: Suite, sources: Path, out: Path, arguments: list[str]) -> None:

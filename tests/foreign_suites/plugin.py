@@ -41,6 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--observed-sample", type=float, default=1.0, help="part of the tests to run")
     group.addoption("--observed-seconds", type=float, default=0.0, help="stop after so many")
     group.addoption("--observed-limit", type=int, default=60, help="seconds for a test, once")
+    group.addoption("--observed-again", action="store_true", help="run what failed before")
     group.addoption("--observed-seed", default="0", help="chooses the sample and the order")
 
 
@@ -62,18 +63,22 @@ class Runs:
         self._out: Path = option("--observed-out")
         self._tools: list[str] = [tool for tool in option("--observed-with").split(",") if tool]
         self._sample, self._seed = option("--observed-sample"), option("--observed-seed")
+        self._again: bool = option("--observed-again")
         self._limit, seconds = option("--observed-limit"), option("--observed-seconds")
         self._until = time.monotonic() + seconds if seconds else None
         self._count = 0
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[Any]) -> None:
-        """Chooses the sample, in random order; what an earlier process began is left out."""
+        """Chooses the sample, in random order; what was run before is left out, or what passed."""
         _replace_imported(items)
-        begun = {result.test for result in read(self._out)}
-        chosen = [item for item in items if self._number(item) < self._sample]
-        chosen = sorted((i for i in chosen if i.nodeid not in begun), key=self._number)
-        config.hook.pytest_deselected(items=[i for i in items if i not in set(chosen)])
-        items[:] = chosen
+        before = read(self._out)
+        failed = {result.test for result in before if result.failed}
+        left_out = {result.test for result in before} - (failed if self._again else set())
+        chosen = [i for i in items if self._number(i) < self._sample and i.nodeid not in left_out]
+        if self._again:
+            chosen = [item for item in chosen if item.nodeid in failed]
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
+        items[:] = sorted(chosen, key=self._number)
 
     def _number(self, item: Any) -> float:
         """A number in [0, 1) that depends on the test's name and the seed only."""

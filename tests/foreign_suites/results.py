@@ -32,6 +32,11 @@ class Result:
     why: str = ""
     seconds: float = 0.0
 
+    @property
+    def failed(self) -> bool:
+        """Whether it was run with a tool and did not pass."""
+        return self.tool is not None and self.outcome not in (PASSED, SKIPPED)
+
 
 def append(file: Path, result: Result) -> None:
     """Append a line; if the process dies the lines before are there."""
@@ -40,10 +45,14 @@ def append(file: Path, result: Result) -> None:
 
 
 def read(file: Path) -> list[Result]:
-    """The last result of each test with each tool."""
-    lines = file.read_text().splitlines() if file.exists() else []
-    results = [Result(**json.loads(line)) for line in lines]
-    return list({(result.test, result.tool): result for result in results}.values())
+    """The results of each test when it was last run, plainly and with the tools."""
+    last: dict[str, dict[str | None, Result]] = {}
+    for line in file.read_text().splitlines() if file.exists() else []:
+        result = Result(**json.loads(line))
+        if result.tool is None:
+            last[result.test] = {}
+        last[result.test][result.tool] = result
+    return [result for of_test in last.values() for result in of_test.values()]
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,7 @@ class Summary:
         results = list(results)
         plain = [result for result in results if result.tool is None]
         tried = [r for r in results if r.tool is not None]
-        failures = [result for result in tried if result.outcome not in (PASSED, SKIPPED)]
+        failures = [result for result in tried if result.failed]
         excused = [r for r in failures if any(e.covers(suite, r.test, r.tool) for e in reasons)]
         return cls(
             ran=sum(result.outcome != SKIPPED for result in plain),
