@@ -42,6 +42,7 @@ COUNTS = "counts how often JAX traced or compiled, and a measured function is an
 CONCRETE = "sees whether a value is traced: what is measured is, as what is jitted is"
 STATE = "its function changes a state each time that it is traced"
 WORDS = "expects the words in which jit refuses; those are other ones, of the same error"
+INSIDE = "expects inside a function the error of differentiating it, and it is traced before that"
 NOT_THERE = "pretends to be on a device that is not there, for which no operation can be traced"
 
 EXPLAINED = (
@@ -51,8 +52,15 @@ EXPLAINED = (
         CONCRETE,
         ("ranges", "nonfinite", "simulate"),
     ),
+    Explained(
+        "equinox",
+        ("*::test_unperturbed_output",),
+        INSIDE,
+        ("ranges", "nonfinite", "simulate"),
+    ),
     Explained("jax-rules", ("*::test_vjp3_dont_want_bilinear",), STATE),
     Explained("jax-rules", ("*::JitTest::test_jit_kwargs*",), COUNTS, ("simulate",)),
+    Explained("jax-pjit", ("*::test_lowering_cache_hit_with_closed_over_constants*",), COUNTS),
     Explained(
         "jax-pjit",
         ("*::test_changing_abstract_device",),
