@@ -43,6 +43,7 @@ CONCRETE = "sees whether a value is traced: what is measured is, as what is jitt
 STATE = "its function changes a state each time that it is traced"
 WORDS = "expects the words in which jit refuses; those are other ones, of the same error"
 INSIDE = "expects inside a function the error of differentiating it, and it is traced before that"
+REMAT = "expects that optimize_remat drops a forward rule, which is kept where it is measured"
 NOT_THERE = "pretends to be on a device that is not there, for which no operation can be traced"
 
 EXPLAINED = (
@@ -57,6 +58,12 @@ EXPLAINED = (
         ("*::test_unperturbed_output",),
         INSIDE,
         ("ranges", "nonfinite", "simulate"),
+    ),
+    Explained(
+        "jax-rules",
+        ("*::CustomVJP3Test::test_optimize_remat_vmap",),
+        REMAT,
+        ("ranges", "net", "nonfinite"),
     ),
     Explained("jax-rules", ("*::test_vjp3_dont_want_bilinear",), STATE),
     Explained("jax-rules", ("*::JitTest::test_jit_kwargs*",), COUNTS, ("simulate",)),
