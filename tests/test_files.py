@@ -580,6 +580,19 @@ def test_saving_over_a_file_keeps_its_permission_bits(tmp_path, mode, through_a_
     assert_same(jr.load(file), plain())
 
 
+def test_links_that_lead_to_no_file(tmp_path):
+    link, target = tmp_path / "link.json", tmp_path / "later.json"
+    link.symlink_to(target)
+    plain().save(link)
+    assert link.is_symlink()
+    assert_same(jr.load(target), plain())
+    target.unlink()
+    target.symlink_to(link)
+    with pytest.raises(OSError, match="symbolic links"):
+        plain().save(link)
+    assert link.is_symlink() and target.is_symlink()
+
+
 def test_a_new_file_has_the_mode_that_the_umask_leaves(tmp_path):
     code = """
     os.umask(0o027)

@@ -17,7 +17,7 @@ import re
 from collections.abc import Sequence
 
 from jax_ranges.files.numbers import dtype_of, extremes, index_of, number_text
-from jax_ranges.files.reading import quoted
+from jax_ranges.files.reading import plainly, quoted
 from jax_ranges.files.records import ForeignError, Record
 from jax_ranges.site import Site
 
@@ -98,7 +98,7 @@ def _record(fields: Sequence[str]) -> Record:
     lo, hi = extremes(least, most, dtype) if least or most else (None, None)
     record = Record(site, lo, hi, _flag(given["nan"]))
     if record.observed != _flag(given["observed"]):
-        raise ValueError(f"min, max and nan do not go with observed={given['observed']}")
+        raise ValueError(f"min, max and nan do not go with observed={plainly(given['observed'])}")
     return record
 
 

@@ -43,7 +43,7 @@ from jax_ranges.files.numbers import (
     nearest_float32,
     number,
 )
-from jax_ranges.files.reading import quoted
+from jax_ranges.files.reading import plainly, quoted
 from jax_ranges.files.records import ForeignError, Record
 from jax_ranges.site import Site
 
@@ -225,5 +225,6 @@ def _marked_record(site: Site, given: dict[str, str]) -> Record:
     lo, hi = (None, None) if is_unseen else extremes(least, most, site.dtype)
     record = Record(site, lo, hi, mark == "nan")
     if mark != ("nan" if record.nan else "ok" if record.observed else "unobserved"):
-        raise ValueError(f"the mark {quoted(mark)} does not go with min {least} and max {most}")
+        ends = f"min {plainly(least)} and max {plainly(most)}"
+        raise ValueError(f"the mark {quoted(mark)} does not go with {ends}")
     return record

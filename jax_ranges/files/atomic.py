@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import stat
@@ -26,6 +27,8 @@ def write_atomically(file: Path, content: str | bytes) -> None:
         file.write_bytes(data)
         return
     target = Path(os.path.realpath(file))
+    if target.is_symlink():  # it leads to itself
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(file))
     if not target.parent.is_dir():
         raise FileNotFoundError(2, "there is no such folder", str(file.parent))
     _replace(target, data)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_ranges import keys
-from jax_ranges.files.reading import quoted
+from jax_ranges.files.reading import plainly, quoted
 
 FLT_MAX = float(np.finfo(np.float32).max)
 
@@ -66,15 +66,14 @@ def number(value: Any, dtype: np.dtype) -> bool | int | float:
     try:
         return _float(value, dtype) if keys.is_float(dtype) else _integer(value, dtype)
     except (ValueError, OverflowError) as error:
-        what = value if isinstance(value, str) and len(value) < 30 else quoted(value)
-        raise ValueError(f"{what} is no {dtype}") from error
+        raise ValueError(f"{plainly(value)} is no {dtype}") from error
 
 
 def extremes(least: str, most: str, dtype: np.dtype) -> tuple[Any, Any]:
     """A min and a max from their texts; ValueError if they are none or the wrong way round."""
     lo, hi = number(least, dtype), number(most, dtype)
     if lo > hi:
-        raise ValueError(f"the min {least} is above the max {most}")
+        raise ValueError(f"the min {plainly(least)} is above the max {plainly(most)}")
     return lo, hi
 
 
@@ -93,7 +92,7 @@ def dtype_of(name: str) -> np.dtype:
     except TypeError:
         dtype = None
     if dtype is None or str(dtype) != name or dtype.itemsize > (16 if dtype.kind == "c" else 8):
-        raise ValueError(f"{name if len(name) < 30 else quoted(name)} is no dtype")
+        raise ValueError(f"{plainly(name)} is no dtype")
     if not (jnp.issubdtype(dtype, jnp.number) or dtype == np.dtype(bool)):
         raise ValueError(f"{name} is no dtype of numbers")
     return dtype

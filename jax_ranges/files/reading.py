@@ -16,7 +16,7 @@ DEPTH = 48
 """How deep JSON may be nested: arrays of 32 axes are lists in lists in a few objects."""
 
 LENGTH = 60
-"""How much of a value is quoted in an error."""
+"""How much of a word is quoted in an error."""
 
 _FOREIGN = {
     b"\x1f\x8b": "compressed by gzip: decompress it first",
@@ -91,7 +91,18 @@ def _nested_children(value: Any) -> list[Any]:
 
 def quoted(value: Any) -> str:
     """A value as it is shown in errors: on one line, and not too long."""
-    return _QUOTES.repr(value)
+    return shortened(_QUOTES.repr(value))
+
+
+def plainly(text: Any) -> str:
+    """The same without quotes, if it is a short and printable text."""
+    is_plain = isinstance(text, str) and text.isprintable() and len(text) <= LENGTH
+    return text if is_plain else quoted(text)
+
+
+def shortened(text: str) -> str:
+    """A text of which no more is shown than is read."""
+    return text if len(text) <= 2 * LENGTH else f"{text[: 2 * LENGTH]}..."
 
 
 _QUOTES = reprlib.Repr()

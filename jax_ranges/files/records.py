@@ -103,7 +103,7 @@ def ranges_of(records: Iterable[Record]) -> Ranges:
     for name, count in Counter(record.site.name for record in records).items():
         if count > 1:
             raise ValueError(
-                f"it has the site {name!r} {count} times; if it is several files put together, "
+                f"it has the site {quoted(name)} {count} times; if it is several files put together, "
                 f"give them to jr.load one by one, which merges them"
             )
     return from_states([r.site for r in records], [_states(r) for r in records])
@@ -118,7 +118,7 @@ def _state(record: Record) -> Extrema:
     try:
         return MinMax().state(*_arrays(record), record.site.dtype, np)
     except ValueError as error:
-        raise ValueError(f"site {record.site.name!r}: {error}") from error
+        raise ValueError(f"site {quoted(record.site.name)}: {error}") from error
 
 
 def _arrays(record: Record) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jax_ranges.files.reading import quoted
+from jax_ranges.files.reading import quoted, shortened
 from jax_ranges.site import Site
 from jax_ranges.statistics.absmax import AbsMax
 from jax_ranges.statistics.channels import PerChannel
@@ -62,7 +62,7 @@ def statistic_of(spec: Any) -> Statistic:
     try:
         return kind(**plain)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{quoted(spec)} is no statistic: {error}") from error
+        raise ValueError(f"{quoted(spec)} is no statistic: {shortened(str(error))}") from error
 
 
 def plain_state(state: State) -> Any:
@@ -104,11 +104,16 @@ def _read(like: Any, plain: Any) -> Any:
             raise TypeError
         parts = (_read(part, plain[name]) for name, part in zip(names, like, strict=True))
         return type(like)(*parts)
-    if like.dtype.kind == "f":
-        _check(plain, _is_plain_float)
-    else:
+    if like.dtype.kind != "f":
         _check(plain, lambda x: type(x) is int)
-    return np.array(plain, like.dtype)
+        return np.array(plain, like.dtype)
+    _check(plain, _is_plain_float)
+    given = np.array(plain, np.float64)
+    with np.errstate(over="ignore"):
+        found = given.astype(like.dtype)
+    if np.any(np.isinf(found) != np.isinf(given)):  # beyond this dtype
+        raise ValueError
+    return found
 
 
 def _is_plain_float(x: Any) -> bool:
