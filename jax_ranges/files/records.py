@@ -103,8 +103,8 @@ def ranges_of(records: Iterable[Record]) -> Ranges:
     for name, count in Counter(record.site.name for record in records).items():
         if count > 1:
             raise ValueError(
-                f"it has the site {quoted(name)} {count} times; if it is several files put together, "
-                f"give them to jr.load one by one, which merges them"
+                f"it has the site {quoted(name)} {count} times; if it is several files put "
+                f"together, give them to jr.load one by one, which merges them"
             )
     return from_states([r.site for r in records], [_states(r) for r in records])
 
