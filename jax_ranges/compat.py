@@ -26,7 +26,8 @@ from jax._src import core as _core
 from jax._src.interpreters import mlir as _mlir
 from jax.core import ShapedArray, Tracer
 from jax.extend import source_info_util as siu
-from jax.extend.core import JaxprEqn, Literal
+from jax.extend.core import JaxprEqn, Literal, jaxprs_in_params
+from jax.sharding import AbstractMesh, AxisType, NamedSharding
 
 OLDEST = (0, 10, 2)
 
@@ -351,11 +352,118 @@ def computed_on_device(fun: Callable[[Any], Any], value: Any) -> Any:
 
 
 # -- meshes -----------------------------------------------------------------------------------
+#
+# Axes of a mesh are of three types. Along automatic ones the compiler decides where an array is;
+# along explicit ones its type says so, and many an operation wants to be told where its result is
+# to be; along manual ones (inside shard_map) the code runs once a device.
+
+
+def automatic() -> contextlib.AbstractContextManager[Any]:
+    """Where what is computed inside lies is for the compiler to say, along explicit axes too.
+
+    Arrays from outside have to be `unplaced` for it, results `placed` for what is outside.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    # What the program forbids itself. `jax.sharding.no_collectives` is since 0.12.
+    forbidden = getattr(_config, "no_collectives", None)
+    if not mesh.explicit_axes:
+        return contextlib.nullcontext()
+    entered = contextlib.ExitStack()
+    entered.enter_context(jax.sharding.use_abstract_mesh(_automatic(mesh)))
+    if forbidden is not None:
+        entered.enter_context(forbidden(frozenset()))
+    return entered
+
+
+def unplaced(tree: Any) -> Any:
+    """The same arrays, of the types that they have where all axes of their mesh are automatic.
+
+    That moves no data. What a sum over devices is still missing of (`unreduced`) is added up:
+    the numbers that such an array stands for are nowhere before that.
+    """
+    return jax.tree.map(_unplaced, tree)
+
+
+def _unplaced(leaf: Any) -> Any:
+    sharding = _explicit_sharding(leaf)
+    if sharding is None:
+        return leaf
+    spec = sharding.spec
+    if spec.unreduced or spec.reduced:
+        leaf = jax.sharding.reshard(leaf, sharding.update(spec=jax.P(*spec.partitions)))
+    return jax.sharding.reshard(leaf, NamedSharding(_automatic(sharding.mesh), jax.P()))
+
+
+def placed(tree: Any, mesh: AbstractMesh) -> Any:
+    """The same arrays, of the types that they have on this mesh: along explicit axes replicated."""
+    if not mesh.explicit_axes:
+        return tree
+    everywhere = NamedSharding(mesh, jax.P())
+    return jax.tree.map(
+        lambda x: jax.sharding.reshard(x, everywhere) if isinstance(x, jax.Array) else x, tree
+    )
+
+
+def placed_like(value: Any, aval: Any) -> Any:
+    """The same array, where `aval` says, if it says so."""
+    sharding = _explicit_sharding(aval)
+    return value if sharding is None else jax.sharding.reshard(value, sharding)
+
+
+def mesh_of(tree: Any) -> AbstractMesh:
+    """The mesh of the code being traced, or without such the one on which arrays are explicitly."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if not mesh.empty:
+        return mesh
+    shardings = map(_explicit_sharding, jax.tree.leaves(tree))
+    return next((sharding.mesh for sharding in shardings if sharding is not None), mesh)
+
+
+def _explicit_sharding(value: Any) -> Any:
+    """Where the type of an array (or a type) says that it is, if it says so of any mesh axis."""
+    if isinstance(value, jax.Array):
+        value = jax.typeof(value)
+    sharding = value.sharding if isinstance(value, ShapedArray) else None
+    return sharding if sharding is not None and sharding.mesh.explicit_axes else None
+
+
+@functools.lru_cache(maxsize=64)
+def _automatic(mesh: AbstractMesh) -> AbstractMesh:
+    return mesh.update_axis_types(dict.fromkeys(mesh.explicit_axes, AxisType.Auto))
 
 
 def manual_axes() -> tuple[str, ...]:
     """The mesh axes over which the code being traced runs once a device (inside shard_map)."""
     return tuple(jax.sharding.get_abstract_mesh().manual_axes)
+
+
+def spread_axes(axes: Iterable[str], jaxpr: Any, known: Any) -> tuple[str, ...]:
+    """Along which of these manual axes values in a program may differ.
+
+    known: holds the names of the axes along which its inputs do. Else only an operation that
+    names an axis makes values that differ along it.
+    """
+    found = set(_names_in(known))
+    programs = [jaxpr]
+    while programs:
+        for eqn in opened(programs.pop())[0].eqns:
+            programs += jaxprs_in_params(eqn.params)
+            found.update(_names_in(tuple(eqn.params.values())))
+    return tuple(axis for axis in axes if axis in found)
+
+
+def _names_in(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    parts = value.partitions if isinstance(value, jax.P) else value
+    if isinstance(parts, (tuple, list, set, frozenset)):
+        for part in parts:
+            yield from _names_in(part)
+
+
+def input_axes(values: Iterable[Any]) -> set[str]:
+    """The manual axes along which the types of these arrays say that they vary."""
+    return set().union(*(_varying_axes(x) for x in values if isinstance(x, jax.Array)))
 
 
 def tracks_varying(axes: tuple[str, ...]) -> bool:

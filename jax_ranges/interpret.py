@@ -22,7 +22,7 @@ from jax_ranges.memory_order import Order
 from jax_ranges.packing import Block, Group, group_of, join, nothing
 from jax_ranges.plan import Equation, Frame, Source
 from jax_ranges.rules import RULES
-from jax_ranges.stats import TOGETHER, Context, Form, MinMax, Statistic
+from jax_ranges.stats import TOGETHER, Context, Form, MinMax, State, Statistic
 from jax_ranges.stored import stored
 
 # The scope that the reductions have in a profile, inside the scope of what they measure.
@@ -70,7 +70,9 @@ class Interpreter:
     rewrites: ClassVar[bool] = False
 
     def run(self, frame: Frame, values: Sequence[Any]) -> tuple[list[Any], Block]:
-        jaxpr, values = frame.jaxpr, self.entering(frame, [*frame.consts, *values])
+        values = [*frame.consts, *values]
+        mesh = compat.mesh_of(values)
+        jaxpr, values = frame.jaxpr, self.entering(frame, values)
         env = dict(zip((*jaxpr.constvars, *jaxpr.invars), values, strict=True))
         groups = _Groups(self, frame.together)
         with compat.own():
@@ -88,11 +90,16 @@ class Interpreter:
             for var in equation.dead:
                 del env[var]
         outs = [self._read(atom, env) for atom in jaxpr.outvars]
+        return outs, self._joined(frame, [*blocks, *groups.finished()], mesh)
+
+    def _joined(self, frame: Frame, blocks: Sequence[Block], mesh: Any) -> Block:
+        """The states of a frame, of the types that they have outside of it."""
         with compat.own():
-            block = join([*blocks, *groups.finished()])
-            if frame.review is not None:
-                block = compat.varying(frame.review(block), self.varying)
-        return outs, block
+            with compat.automatic():
+                block = join(compat.unplaced(blocks))
+                if frame.review is not None:
+                    block = compat.varying(frame.review(block), self.varying)
+            return compat.placed(block, mesh)
 
     def _read(self, atom: Any, env: dict[Any, Any]) -> Any:
         return self.literal(atom) if compat.is_literal(atom) else env[atom]
@@ -207,7 +214,7 @@ class Interpreter:
         return compat.varying(join(blocks), self.varying)
 
     def merge(self, a: Block, b: Block) -> Block:
-        return a.merge(b, self.stats)
+        return _automatically(lambda a, b: a.merge(b, self.stats), a, b)
 
     def counter(self) -> Any:
         """What a loop counts its iterations with, from 0; None where nobody wants to know."""
@@ -217,11 +224,18 @@ class Interpreter:
         """The states of one iteration of the loop whose body `frame` is, told which it was."""
         if counter is None:
             return block
-        return block.map(lambda stat, state: stat.at(state, frame.loops, counter), self.stats)
+        return self._changed(block, lambda stat, state: stat.at(state, frame.loops, counter))
 
     def everywhere(self, block: Block, axes: tuple[str, ...]) -> Block:
         """The states of all devices along mesh axes, merged; the same on each of them."""
-        return block.map(lambda stat, state: stat.all_reduce(state, axes), self.stats)
+        return self._changed(block, lambda stat, state: stat.all_reduce(state, axes))
+
+    def merged(self, block: Block) -> Block:
+        """The states that lie along a first axis, merged."""
+        return self._changed(block, lambda stat, state: stat.reduce(state, 1))
+
+    def _changed(self, block: Block, change: Callable[[Statistic, State], State]) -> Block:
+        return _automatically(lambda states: states.map(change, self.stats), block)
 
     def inside(self, axes: tuple[str, ...], tracked: bool) -> Interpreter:
         """The same, for code that runs once a device along mesh axes (`tracked`: check_vma)."""
@@ -245,13 +259,23 @@ def run_outermost(
     interpreter: Interpreter, frame: Frame, values: Sequence[Any]
 ) -> tuple[list[Any], Block]:
     """Run the outermost frame; if that is inside shard_map, states of all devices are merged."""
-    axes = compat.manual_axes()
-    if not axes:
+    manual = compat.manual_axes()
+    if not manual:
         with compat.own() if interpreter.rewrites else jax.transfer_guard("allow"):
             return interpreter.run(frame, values)
-    inner = interpreter.inside(axes, compat.tracks_varying(axes))
-    outs, block = inner.run(frame, values)
-    return outs, inner.everywhere(block, axes)
+    tracked = compat.tracks_varying(manual)
+    known = compat.input_axes([*frame.consts, *values]) if tracked else manual
+    axes = compat.spread_axes(manual, frame.jaxpr, known)
+    outs, block = interpreter.inside(axes, tracked).run(frame, values)
+    return outs, interpreter.everywhere(block, axes)
+
+
+def _automatically(change: Callable[..., Block], *blocks: Block) -> Block:
+    """What becomes of states of the types that they have outside of frames, of such a type."""
+    mesh = compat.mesh_of(blocks)
+    with compat.automatic():
+        block = change(*compat.unplaced(blocks))
+    return compat.placed(block, mesh)
 
 
 def _as_it_lies(value: Any, order: Order) -> Any:
@@ -308,6 +332,7 @@ class _Groups:
         self._interpreter, self._groups = interpreter, groups
         self._group_of = {s: g for g, group in enumerate(groups) for s in group}
         self._keeps = all(isinstance(stat, MinMax) for stat in interpreter.stats)
+        self._contextual = any(stat.contextual for stat in interpreter.stats)
         self._begun: dict[Source, Any] = {}
         self._missing = list(map(len, groups))
         self._blocks: list[Block | None] = [None] * len(groups)
@@ -319,13 +344,17 @@ class _Groups:
     def measured(self, found: Sequence[tuple[Any, Source, Context]]) -> list[Block]:
         """The states of those values that are measured alone; the others are begun."""
         blocks = []
-        for value, source, context in found:
-            if source not in self._group_of:
-                blocks.append(self._interpreter.measure(value, source, context))
-            elif any(map(compat.is_traced, jax.tree.leaves(value))):
-                self._add(source, self._interpreter.begin(value, source, context))
-            else:
-                self._add(source, self._interpreter.measure(value, source, context))
+        with compat.automatic():
+            for value, source, context in found:
+                value = compat.unplaced(value)
+                if self._contextual:
+                    context = context._replace(operands=compat.unplaced(list(context.operands)))
+                if source not in self._group_of:
+                    blocks.append(self._interpreter.measure(value, source, context))
+                elif any(map(compat.is_traced, jax.tree.leaves(value))):
+                    self._add(source, self._interpreter.begin(value, source, context))
+                else:
+                    self._add(source, self._interpreter.measure(value, source, context))
         return blocks
 
     def _add(self, source: Source, begun: Any) -> None:

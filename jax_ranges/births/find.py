@@ -13,7 +13,7 @@ from jax_ranges.births.report import Report
 from jax_ranges.births.statistic import Births
 from jax_ranges.births.watch import watches
 from jax_ranges.call import Call
-from jax_ranges.interpret import Interpreter, Jits
+from jax_ranges.interpret import Interpreter, Jits, run_outermost
 from jax_ranges.ranges import Ranges
 from jax_ranges.site import Select
 from jax_ranges.transform import check_callable, named_like
@@ -69,13 +69,9 @@ def find_nonfinite(
         call = Call.trace(fun, args, kwargs)
         planned = plan_births(call, stat, select)
         interpreter = Interpreter(planned.stats, jits)
-        axes = compat.manual_axes()
-        if axes:
-            interpreter = interpreter.inside(axes, compat.tracks_varying(axes))
 
         def run(leaves: Sequence[Any]) -> tuple[list[Any], Ranges]:
-            outs, block = interpreter.run(planned.frame, leaves)
-            block = interpreter.everywhere(block, axes) if axes else block
+            outs, block = run_outermost(interpreter, planned.frame, leaves)
             return call.returned.typed(outs), Ranges(block, planned.layout)
 
         outs, ranges = (run if compat.tracing() else jax.jit(run))(call.leaves)

@@ -104,6 +104,10 @@ class Interpreter(Protocol):
         """The same, for code that runs once a device along mesh axes (`tracked`: check_vma)."""
         ...
 
+    def merged(self, block: Block) -> Block:
+        """The states that lie along a first axis, merged."""
+        ...
+
     def everywhere(self, block: Block, axes: tuple[str, ...]) -> Block:
         """The states of all devices along mesh axes, merged; the same on each of them."""
         ...

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from jax.sharding import PartitionSpec
 
+from jax_ranges import compat
 from jax_ranges.packing import Block
 from jax_ranges.rules.base import Interpreter, Link, Program, Rule, one_to_one
 
@@ -22,24 +23,29 @@ def _programs(eqn: Any, loops: str) -> tuple[Program, ...]:
 def _run(
     interpreter: Interpreter, eqn: Any, frames: Sequence[Any], values: Sequence[Any]
 ) -> tuple[list[Any], Block]:
-    """The states of all devices are merged inside, all sites at once: a few collectives."""
+    """The states of all devices come out side by side, all sites at once, and are merged there.
+
+    Not inside, by collectives: these name the axes, which may be `vmap`'s names too.
+    """
     (frame,) = frames
     params = eqn.params
-    axes = tuple(sorted(params["newly_manual_axes"], key=str))
+    manual = tuple(sorted(params["newly_manual_axes"], key=str))
+    axes = compat.spread_axes(manual, frame.jaxpr, tuple(params["in_specs"]))
     inner = interpreter.inside(axes, params["check_vma"])
 
     def body(*values: Any) -> tuple[list[Any], Block]:
         outs, block = inner.run(frame, values)
-        return outs, inner.everywhere(block, axes)
+        return outs, jax.tree.map(lambda leaf: leaf[None], block)
 
-    return jax.shard_map(
+    outs, blocks = jax.shard_map(
         body,
         mesh=params["mesh"],
         in_specs=tuple(params["in_specs"]),
-        out_specs=(list(params["out_specs"]), PartitionSpec()),
-        axis_names=set(axes),
+        out_specs=(list(params["out_specs"]), PartitionSpec(axes)),
+        axis_names=set(manual),
         check_vma=params["check_vma"],
     )(*values)
+    return outs, interpreter.merged(blocks)
 
 
 SHARD_MAP = Rule(_programs, _run)

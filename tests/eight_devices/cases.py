@@ -14,6 +14,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jax_ranges as jr
+from tests import meshes
 
 assert jax.device_count() == 8, "run by tests/test_eight_devices.py"
 
@@ -418,3 +419,19 @@ def test_offloaded_parameters_are_measured_where_they_are_computed_with(stat, ki
     for _ in range(2):
         out = net(x, jax.device_put(weights, there))
     assert [y.sharding for y in out] == [y.sharding for y in plain]
+
+
+# -- meshes of every kind ---------------------------------------------------------------------
+
+# Where the code runs once a device, what each sees depends on how many there are.
+SHARED = [name for name in meshes.PROGRAMS if "manual" not in name]
+
+
+@pytest.mark.parametrize(("name", "way"), meshes.in_turn())
+def test_a_program_on_a_mesh_returns_what_it_does_unobserved(name, way):
+    meshes.check(name, way, (2, 4))
+
+
+@pytest.mark.parametrize("name", SHARED[::3])
+def test_on_a_mesh_of_eight_devices_are_the_ranges_of_one(name):
+    close(meshes.ranges_on(name, (2, 4)), meshes.ranges_on(name, (1, 1)), rtol=1e-5)
