@@ -13,8 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jax_ranges.files import File, format_of, held, holds, write
+from jax_ranges.files import File, format_of, held, holds, rendering
 from jax_ranges.files.as_text import check_delimiter
+from jax_ranges.files.atomic import write_atomically
 from jax_ranges.files.losses import Loss, left_out, warn_of
 from jax_ranges.ranges import Ranges
 from jax_ranges.recorder import Recorder, Window
@@ -120,8 +121,16 @@ class Dumps:
     def _save(self, ranges: Ranges, file: Path, **about: Any) -> None:
         about = {"time": time_stamp(), "function": self._recorder.name, **about}
         kept, others = held(ranges, format_of(file))
-        losses = (*left_out(others), *write(kept, file, self._delimiter, about))
-        self._unsaid.append(_Losses(file, losses, is_window="dump" in about))
+        made = rendering(kept, format_of(file), self._delimiter, about)
+        losses = _Losses(file, (*left_out(others), *made.losses), is_window="dump" in about)
+        # Writing is the last step: a Ctrl-C after it would have what is written kept, too.
+        self._unsaid.append(losses)
+        try:
+            write_atomically(file, made.text)
+        except BaseException:
+            with contextlib.suppress(ValueError):  # said by now, in another thread
+                self._unsaid.remove(losses)
+            raise
 
     def _say_losses(self) -> None:
         """What was lost since the last time, in the user's thread."""

@@ -64,7 +64,9 @@ def flat_tree(tree: Any) -> Any:
 
 
 def given_tree(tree: Any) -> Any:
-    """The inverse of `flat_tree`."""
+    """The inverse of `flat_tree`; the same tree where there is nothing to do."""
+    if not any(map(_is_ordered, jax.tree.leaves(tree, is_leaf=_is_ordered))):
+        return tree
     return jax.tree.map(lambda x: x.plain() if _is_ordered(x) else x, tree, is_leaf=_is_ordered)
 
 

@@ -141,8 +141,6 @@ def test_ctrl_c_in_a_call_loses_nothing_and_leaves_no_lock_behind(tmp_path, dump
     assert values_in_files(tmp_path) + seen(net, "the end", total=False) == total
 
 
-# Right after the temporary file was opened it is Python that closes it, and says so.
-@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 def test_a_copy_runs_nothing_of_jax_s_own_that_a_ctrl_c_could_tear_apart():
     arrays = [jnp.zeros(3), jnp.ones((2, 2), jnp.int32)]
     _copied(arrays)  # compiled
@@ -161,6 +159,8 @@ def test_a_copy_runs_nothing_of_jax_s_own_that_a_ctrl_c_could_tear_apart():
         np.testing.assert_array_equal(copy, array)
 
 
+# Right after the temporary file was opened it is Python that closes it, and says so.
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 def test_ctrl_c_in_a_dump_loses_nothing_and_writes_nothing_twice(tmp_path):
     net, file = a_net(tmp_path), tmp_path / "r_1.json"
     total = points = 0

@@ -95,19 +95,9 @@ def save(
       0 abs 0 abs 0.5 2
       1 div 0 div 0.125 0.5
     """
-    warn_of(file, write(ranges, file, delimiter, about))
-
-
-def write(
-    ranges: Ranges,
-    file: File,
-    delimiter: str = " ",
-    about: Mapping[str, Any] | None = None,
-) -> tuple[Loss, ...]:
-    """The same, but what the file does not hold is returned."""
     made = rendering(ranges, format_of(file), delimiter, about)
     write_atomically(Path(file), made.text)
-    return made.losses
+    warn_of(file, made.losses)
 
 
 def format_of(file: File) -> Format:
