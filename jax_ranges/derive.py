@@ -20,8 +20,9 @@ What XLA does to a program limits what may be derived. Each of these was found b
 - backends for CPU and TPU take subnormals as zero in arithmetic, but not in data movement. So
   does what is derived, for products: of a subnormal they are zero, and may be something on a
   backend that keeps these. Elsewhere a derived end may be a subnormal where the program has a
-  zero, or the other way round (of bfloat16, max(x, 0) keeps a negative subnormal). Nothing else
-  may differ, so floor, ceil and sign, which make ones of subnormals, are measured.
+  zero (or the smallest normal number, if a subnormal product rounds up to that), or the other
+  way round (of bfloat16, max(x, 0) keeps a negative subnormal). Nothing else may differ, so
+  floor, ceil and sign, which make ones of subnormals, are measured.
 """
 
 from __future__ import annotations
