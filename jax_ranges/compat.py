@@ -25,6 +25,9 @@ from jax._src import config as _config
 from jax._src import core as _core
 from jax._src.interpreters import mlir as _mlir
 from jax.core import ShapedArray, Tracer
+from jax.custom_derivatives import zero_from_primal
+from jax.experimental import jet
+from jax.extend import linear_util as lu
 from jax.extend import source_info_util as siu
 from jax.extend.core import JaxprEqn, Literal, jaxprs_in_params
 from jax.sharding import AbstractMesh, AxisType, NamedSharding
@@ -53,6 +56,15 @@ ConcreteArray = _array.ArrayImpl
 def places_of(leaves: Iterable[Any]) -> list[jax.sharding.Sharding]:
     """The shardings of the plain arrays among these: `x.sharding`, in two thirds of the time."""
     return [x._sharding for x in leaves if type(x) is ConcreteArray]
+
+
+def _optimization_barrier_jet(primals: Any, series: Any, **params: Any) -> Any:
+    return jax.lax.optimization_barrier_p.bind(*primals, **params), series
+
+
+# What results go through where they are stored to be measured. Of JAX's own transformations jet is
+# the only one that has no rule for it, and what it takes plainly it is to take measured.
+jet.jet_rules.setdefault(jax.lax.optimization_barrier_p, _optimization_barrier_jet)
 
 
 # -- programs ---------------------------------------------------------------------------------
@@ -84,6 +96,63 @@ def bind(eqn: JaxprEqn, values: Sequence[Any]) -> list[Any]:
     """Run one equation on new operands, exactly as `jax.core.eval_jaxpr` does."""
     out = eqn.primitive.bind(*values, **eqn.primitive.get_bind_params(eqn.params))
     return list(out) if eqn.primitive.multiple_results else [out]
+
+
+def bind_with_rule(
+    eqn: JaxprEqn,
+    values: Sequence[Any],
+    run: Callable[..., list[Any]],
+    beside: Callable[[Sequence[Any], list[Any]], list[Any]],
+) -> list[Any]:
+    """Run a custom_jvp_call or custom_vjp_call that returns more than its results.
+
+    Its rule is the equation's own and is called as that is: it sees no more than its operands,
+    results and their derivatives. What is returned besides has none. (`jax.custom_vjp` of a
+    function that differentiates the equation is no substitute: between the two a symbolic zero
+    becomes an array, and what the rule logs is lost. So this is the equation's binding itself,
+    which has no public form.)
+
+    run: from the values to the results and more, where nothing is differentiated.
+    beside: from the values and the results of the rule to the same, where something is.
+    """
+    params = eqn.primitive.get_bind_params(eqn.params)
+    fun, rule, *backward = params["subfuns"]
+    rules: list[Callable[..., Any]]
+    if backward:
+        rules = _vjp_and_more(rule, *backward, beside, params["out_trees"], len(eqn.outvars))
+    else:
+        rules = [_jvp_and_more(rule, beside, params["symbolic_zeros"])]
+    infos = [each.debug_info for each in (fun, rule, *backward)]
+    subfuns = [
+        lu.wrap_init(new, debug_info=info) for new, info in zip((run, *rules), infos, strict=True)
+    ]
+    return list(eqn.primitive.bind(*values, **{**params, "subfuns": tuple(subfuns)}))
+
+
+def _jvp_and_more(jvp: Any, beside: Callable[..., list[Any]], symbolic: bool) -> Any:
+    def rule(*args: Any) -> list[Any]:
+        outs = jvp.call_wrapped(*args)
+        count = len(outs) // 2
+        values = beside(args[: len(args) // 2], outs[:count])
+        still = [zero_from_primal(x, symbolic_zeros=symbolic) for x in values[count:]]
+        return [*values, *outs[count:], *still]
+
+    return rule
+
+
+def _vjp_and_more(
+    fwd: Any, bwd: Any, beside: Callable[..., list[Any]], out_trees: Callable[[], Any], count: int
+) -> list[Any]:
+    def forward(*args: Any) -> list[Any]:
+        outs = fwd.call_wrapped(*args)  # of each operand, and whether it is differentiated
+        kept = len(outs) - count
+        return [*outs[:kept], *beside(args[::2], outs[kept:])]
+
+    def backward(*args: Any) -> Any:
+        residuals = out_trees()[1].num_leaves
+        return bwd.call_wrapped(*args[: residuals + count])
+
+    return [forward, backward]
 
 
 def scan_counts(eqn: JaxprEqn) -> tuple[int, int]:

@@ -68,6 +68,7 @@ class Interpreter:
     varying: tuple[str, ...] = ()
 
     rewrites: ClassVar[bool] = False
+    differentiable: ClassVar[bool] = True
 
     def run(self, frame: Frame, values: Sequence[Any]) -> tuple[list[Any], Block]:
         values = [*frame.consts, *values]

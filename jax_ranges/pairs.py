@@ -91,6 +91,7 @@ class PairRun(Interpreter):
     high: np.dtype | None = None
 
     rewrites: ClassVar[bool] = True
+    differentiable: ClassVar[bool] = False
 
     def entering(self, frame: Frame, values: list[Any]) -> list[Any]:
         variables = (*frame.jaxpr.constvars, *frame.jaxpr.invars)

@@ -45,7 +45,12 @@ def ranges(
     Returns:
       A function with the arguments of `fun` that returns `(fun's output, Ranges)`. It composes
       with jit, grad, vmap, scan and shard_map, and like `jax.grad` it traces anew at each call:
-      jit it to call it often. Gradients through it are those of `fun`; ranges have none.
+      jit it to call it often. Gradients through it are those of `fun`; ranges have none. Derivative
+      rules of one's own (`jax.custom_jvp`, `jax.custom_vjp`) are called as they are under jit, and
+      see the same: symbolic zeros, what is perturbed, what they log. Where one of them takes the
+      place of the function that it is for, that function runs beside it, without its effects, to
+      be measured. In a program that contains a gradient through a rule with `optimize_remat=True`,
+      its forward rule runs and what it keeps is measured, also where nothing needs that.
 
     Raises:
       TypeError: `fun` is not callable, or an argument is abstract.

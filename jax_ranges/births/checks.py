@@ -106,7 +106,7 @@ def _holds_all(params: Mapping[str, Any], operands: Sequence[Any], out: Any) -> 
     """Converting to a dtype that reaches as far, and has infinities if the operand's has."""
     del params
     to, of = format_of(real_dtype(out.dtype)), _dtype(operands[0])
-    if of == np.dtype(bool):
+    if of in (np.dtype(bool), jax.dtypes.float0):  # which holds zeros
         return to.least <= 0
     source = format_of(real_dtype(np.dtype(of)))
     inside = to.least <= source.least and source.largest <= to.largest

@@ -97,10 +97,11 @@ class Review:
         if isinstance(leaves[0], np.ndarray):  # constants: no equation can make anything
             return block
         groups = dict.fromkeys((self.group, *(group for group, _ in self.pool.places)))
-        needed = Block({group: block.states[group] for group in groups})
+        # As bits, which have no derivatives: jet has no rule for cond, and needs none for these.
+        needed = Block({g: list(map(_bits, block.states[g])) for g in groups})
         with compat.keeping_64_bits() if self.pool.word == np.int64 else contextlib.nullcontext():
             reviewed = lax.cond(
-                jnp.any(leaves[0] > 0),
+                jnp.any(needed.states[self.group][0] > 0),
                 self._reviewed,
                 lambda block: [jnp.asarray(leaf) for leaf in block.states[self.group]],
                 needed,
@@ -348,3 +349,7 @@ def _padded(rows: Sequence[Sequence[int]], filling: int) -> np.ndarray:
     return np.array([[*row, *[filling] * (width - len(row))] for row in rows], np.int32).reshape(
         len(rows), width
     )
+
+
+def _bits(x: Any) -> Any:
+    return lax.bitcast_convert_type(x, x.dtype)

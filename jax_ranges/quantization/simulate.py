@@ -144,7 +144,10 @@ class Simulator(Interpreter):
     def arguments(self, frame: Frame, values: list[Any]) -> list[Any]:
         """A frame's constants and inputs, rounded."""
         specs = self.resolved.arguments.get(frame, {})
-        return [self._rounded(specs.get(i), value, Use()) for i, value in enumerate(values)]
+        values, variables = list(values), (*frame.jaxpr.constvars, *frame.jaxpr.invars)
+        for i, spec in specs.items():
+            values[i] = compat.retyped(self._rounded(spec, values[i], Use()), variables[i].aval)
+        return values
 
     def constant(self, value: Any, aval: Any) -> Any:
         """Literals are not rounded."""

@@ -7,7 +7,7 @@ programs its parameters hold: an inner program that no rule understands is never
 from jax_ranges.rules.base import Link, Loop, Program, Rule
 from jax_ranges.rules.branches import COND
 from jax_ranges.rules.calls import CALL, CHECKPOINT, COMPOSITE, JIT
-from jax_ranges.rules.derivatives import CUSTOM_JVP, CUSTOM_VJP
+from jax_ranges.rules.derivatives import DERIVATIVE
 from jax_ranges.rules.loops import SCAN, WHILE
 from jax_ranges.rules.mesh import SHARD_MAP
 
@@ -18,8 +18,8 @@ RULES: dict[str, Rule] = {
     "eval_jaxpr": CALL,  # what both have been since 0.12
     "remat2": CHECKPOINT,
     "composite": COMPOSITE,
-    "custom_jvp_call": CUSTOM_JVP,
-    "custom_vjp_call": CUSTOM_VJP,
+    "custom_jvp_call": DERIVATIVE,
+    "custom_vjp_call": DERIVATIVE,
     "scan": SCAN,
     "while": WHILE,
     "cond": COND,

@@ -70,6 +70,9 @@ class Interpreter(Protocol):
     rewrites: ClassVar[bool]
     """Whether it computes other values than the program's own equations would."""
 
+    differentiable: ClassVar[bool]
+    """Whether values are arrays, which may be differentiated; what is none refuses that."""
+
     def choice(self, value: Any) -> Any:
         """The array by which a branch is chosen or a loop ended."""
         ...

@@ -1,26 +1,24 @@
 """Functions with derivative rules of their own.
 
 The types to have in mind: the equation maps primals to outputs, and brings a rule for their
-derivatives. It is replaced by a function that maps primals to (outputs, states), whose
-derivative rule is the equation's own for the outputs, obtained by differentiating the original
-equation, and zero for the states (law 5: ranges are not differentiated).
+derivatives. It is replaced by one that maps primals to (outputs, states), whose derivative rule
+is the equation's own for the outputs, called as the equation calls it, and zero for the states
+(law 5: ranges are not differentiated).
 
 Not differentiated, the inner program runs once and is measured. Differentiated, the outputs
 come from the user's rule, which need not run the inner program at all; the states then come
 from a run of it beside, without its effects. So do the outputs, where values are rewritten: the
-derivatives are then those of the original equation at the rewritten operands.
+derivatives, of any order, are then those of the original equation at the rewritten operands.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jax import lax
-from jax.custom_derivatives import SymbolicZero, zero_from_primal
 
 from jax_ranges import compat
 from jax_ranges.packing import Block
@@ -33,80 +31,42 @@ def _programs(eqn: Any, loops: str) -> tuple[Program, ...]:
     return called(eqn, eqn.params["call_jaxpr"], eqn.primitive.name)
 
 
-def _merge(chosen: Sequence[bool], these: Sequence[Any], others: Sequence[Any]) -> list[Any]:
-    left, right = iter(these), iter(others)
-    return [next(left) if c else next(right) for c in chosen]
-
-
-def _jvp_run(
+def _run(
     interpreter: Interpreter, eqn: Any, frames: Sequence[Any], values: Sequence[Any]
 ) -> tuple[list[Any], Block]:
     (frame,) = frames
-    measured = jax.custom_jvp(lambda *primals: interpreter.run(frame, primals))
+    if not interpreter.differentiable:
+        return interpreter.run(frame, values)
+    structure: list[Any] = []
 
-    def jvp(primals: Sequence[Any], tangents: Sequence[Any]) -> Any:
-        moving = [not isinstance(t, SymbolicZero) for t in tangents]
-        held = [p for p, m in zip(primals, moving, strict=True) if not m]
+    def flat(outs: list[Any], block: Block) -> list[Any]:
+        leaves, tree = jax.tree.flatten(block)
+        structure[:] = [tree]
+        return [*outs, *leaves]
 
-        def original(*moved: Any) -> list[Any]:
-            return compat.bind(eqn, _merge(moving, moved, held))
+    def run(*primals: Any) -> list[Any]:
+        return flat(*interpreter.run(frame, primals))
 
-        outs, out_tangents = jax.jvp(
-            original,
-            [p for p, m in zip(primals, moving, strict=True) if m],
-            [t for t, m in zip(tangents, moving, strict=True) if m],
-        )
-        rewritten, block = interpreter.quiet().run(frame, _beside(primals))
-        outs = rewritten if interpreter.rewrites else outs
-        still = jax.tree.map(lambda leaf: zero_from_primal(leaf, symbolic_zeros=True), block)
-        return (outs, block), (out_tangents, still)
+    def beside(primals: Sequence[Any], results: list[Any]) -> list[Any]:
+        again = lax.stop_gradient(compat.used_again(primals))
+        outs, block = interpreter.quiet().run(frame, again)
+        return flat(_with_derivatives(outs, results) if interpreter.rewrites else results, block)
 
-    measured.defjvp(jvp, symbolic_zeros=True)
-    return measured(*values)
-
-
-def _vjp_run(
-    interpreter: Interpreter, eqn: Any, frames: Sequence[Any], values: Sequence[Any]
-) -> tuple[list[Any], Block]:
-    (frame,) = frames
-    measured = jax.custom_vjp(lambda *primals: interpreter.run(frame, primals))
-
-    def forward(*primals: Any) -> Any:
-        moving = [p.perturbed for p in primals]
-        held = [p.value for p in primals if not p.perturbed]
-
-        def original(*moved: Any) -> list[Any]:
-            return compat.bind(eqn, _merge(moving, moved, held))
-
-        outs, vjp = jax.vjp(original, *[p.value for p in primals if p.perturbed])
-        rewritten, block = interpreter.quiet().run(frame, _beside([p.value for p in primals]))
-        outs = rewritten if interpreter.rewrites else outs
-        # Residuals are arrays; which primals move is static, so it is told by the structure.
-        return (outs, block), (vjp, [() if m else None for m in moving])
-
-    def backward(residuals: Any, cotangents: Any) -> tuple[Any, ...]:
-        vjp, structure = residuals
-        moving = [mark is not None for mark in structure]
-        grads = vjp([_instantiated(ct) for ct in cotangents[0]])
-        return tuple(_merge(moving, grads, [None] * moving.count(False)))
-
-    measured.defvjp(forward, backward, symbolic_zeros=True)
-    return measured(*values)
+    outs = compat.bind_with_rule(eqn, values, run, beside)
+    count = len(eqn.outvars)
+    return outs[:count], structure[0].unflatten(lax.stop_gradient(outs[count:]))
 
 
-def _beside(primals: Sequence[Any]) -> list[Any]:
-    """The primals for a run beside the one that gives the outputs."""
-    return lax.stop_gradient(compat.used_again(primals))
+@jax.custom_jvp
+def _with_derivatives(values: list[Any], results: list[Any]) -> list[Any]:
+    """These values, with the derivatives that the results have."""
+    del results
+    return values
 
 
-def _instantiated(cotangent: Any) -> Any:
-    if not isinstance(cotangent, SymbolicZero):
-        return cotangent
-    aval: Any = cotangent.aval
-    if aval.dtype == jax.dtypes.float0:
-        return np.zeros(aval.shape, jax.dtypes.float0)
-    return jnp.zeros(aval.shape, aval.dtype)
+@functools.partial(_with_derivatives.defjvp, symbolic_zeros=True)
+def _(primals: Any, tangents: Any) -> Any:  # pyright: ignore[reportUnusedFunction]
+    return primals[0], tangents[1]
 
 
-CUSTOM_JVP = Rule(_programs, _jvp_run)
-CUSTOM_VJP = Rule(_programs, _vjp_run)
+DERIVATIVE = Rule(_programs, _run)
