@@ -119,7 +119,7 @@ def bind_with_rule(
     fun, rule, *backward = params["subfuns"]
     rules: list[Callable[..., Any]]
     if backward:
-        rules = _vjp_and_more(rule, *backward, beside, params["out_trees"], len(eqn.outvars))
+        rules = _vjp_and_more(rule, backward[0], beside, params["out_trees"], len(eqn.outvars))
     else:
         rules = [_jvp_and_more(rule, beside, params["symbolic_zeros"])]
     infos = [each.debug_info for each in (fun, rule, *backward)]
