@@ -413,11 +413,11 @@ def _lies_on_host(value: Any) -> bool:
     return is_offloaded(getattr(value, "aval", None))
 
 
-def computed_on_device(fun: Callable[[Any], Any], value: Any) -> Any:
-    """`fun` of a value, in the memory in which the value is."""
-    if not _lies_on_host(value):
-        return fun(value)
-    return jax.device_put(fun(_brought(value)), _Space.Host)
+def computed_in_place(fun: Callable[[Any], Any], value: Any) -> Any:
+    """`fun` of a value, which keeps its shape, in the memory and the places where the value is."""
+    if _lies_on_host(value):
+        return jax.device_put(computed_in_place(fun, _brought(value)), _Space.Host)
+    return computed_where(value, fun, value)
 
 
 # -- meshes -----------------------------------------------------------------------------------
@@ -433,27 +433,38 @@ def automatic() -> contextlib.AbstractContextManager[Any]:
     Arrays from outside have to be `unplaced` for it, results `placed` for what is outside.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    # What the program forbids itself. `jax.sharding.no_collectives` is since 0.12.
-    forbidden = getattr(_config, "no_collectives", None)
-    if not mesh.explicit_axes:
-        return contextlib.nullcontext()
-    entered = contextlib.ExitStack()
-    entered.enter_context(jax.sharding.use_abstract_mesh(_automatic(mesh)))
-    if forbidden is not None:
-        entered.enter_context(forbidden(frozenset()))
-    return entered
+    # Collectives that the program forbids itself, since 0.12; its public name only enters it.
+    forbidding = getattr(_config, "no_collectives", None)
+    unchanged = contextlib.nullcontext()
+    if forbidding is not None and forbidding.value:
+        return _freely(mesh, forbidding(frozenset()))
+    return _freely(mesh, unchanged) if mesh.explicit_axes else unchanged
+
+
+@contextlib.contextmanager
+def _freely(mesh: AbstractMesh, allowing: contextlib.AbstractContextManager[Any]) -> Iterator[None]:
+    with jax.sharding.use_abstract_mesh(_automatic(mesh)), allowing:
+        yield
 
 
 def unplaced(tree: Any) -> Any:
     """The same arrays, of the types that they have where all axes of their mesh are automatic.
 
-    That moves no data. What a sum over devices is still missing of (`unreduced`) is added up:
-    the numbers that such an array stands for are nowhere before that.
+    That moves no data. Sums of which each device has a part yet (`unreduced`) are added up, for
+    before that the numbers that they stand for are nowhere.
     """
     return jax.tree.map(_unplaced, tree)
 
 
 def _unplaced(leaf: Any) -> Any:
+    kind = _manual_type(leaf)
+    if kind is not None and kind.unreduced:
+        over = {"max": jax.lax.pmax, "min": jax.lax.pmin}  # since 0.12 there are such, too
+        kind_of_sum = getattr(kind, "unreduced_kind", None)
+        add_up = over.get(getattr(kind_of_sum, "name", ""), jax.lax.psum)
+        leaf = add_up(leaf, tuple(sorted(kind.unreduced)))
+    if kind is not None and kind.reduced:
+        leaf = jax.lax.pcast(leaf, tuple(sorted(kind.reduced)), to="varying")
     sharding = _explicit_sharding(leaf)
     if sharding is None:
         return leaf
@@ -473,10 +484,35 @@ def placed(tree: Any, mesh: AbstractMesh) -> Any:
     )
 
 
-def placed_like(value: Any, aval: Any) -> Any:
-    """The same array, where `aval` says, if it says so."""
-    sharding = _explicit_sharding(aval)
-    return value if sharding is None else jax.sharding.reshard(value, sharding)
+def computed_where(like: Any, fun: Callable[..., Any], *values: Any) -> Any:
+    """`fun` of values, placed where an array (or a type) of the result's shape says that it is."""
+    sharding, kind = _explicit_sharding(like), _manual_type(like)
+    in_parts = kind is not None and bool(kind.unreduced or kind.reduced)
+    if sharding is None and not in_parts:
+        return fun(*values)
+    with automatic():
+        computed = fun(*unplaced(values))
+        if in_parts:
+            computed = _in_parts(computed, kind)
+    return computed if sharding is None else jax.sharding.reshard(computed, sharding)
+
+
+def _in_parts(value: Any, kind: Any) -> Any:
+    """The whole of a sum over manual axes, or what is the same along them, as of this type."""
+    for axis in sorted((*kind.unreduced, *kind.reduced)):
+        # The first device has all of it.
+        mine = jax.numpy.where(jax.lax.axis_index(axis) == 0, value, jax.numpy.zeros_like(value))
+        if axis in kind.unreduced:
+            value = jax.lax.pcast(mine, axis, to="unreduced")
+        else:
+            value = jax.lax.pcast(jax.lax.psum(mine, axis), axis, to="reduced")
+    return value
+
+
+def is_partial(aval: Any) -> bool:
+    """Whether values of this type have a part of a sum on each device (`unreduced`)."""
+    kind = _manual_type(aval)
+    return kind is not None and bool(kind.unreduced or aval.sharding.spec.unreduced)
 
 
 def mesh_of(tree: Any) -> AbstractMesh:
@@ -499,6 +535,16 @@ def _explicit_sharding(value: Any) -> Any:
 @functools.lru_cache(maxsize=64)
 def _automatic(mesh: AbstractMesh) -> AbstractMesh:
     return mesh.update_axis_types(dict.fromkeys(mesh.explicit_axes, AxisType.Auto))
+
+
+def at_once(fun: Callable[..., Any], mesh: Any, manual: Iterable[str]) -> Callable[..., Any]:
+    """What runs once a device along some axes of a mesh only, jitted if others are explicit.
+
+    Where it is not, JAX runs one operation after another, and has no `automatic` ones there.
+    """
+    types = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+    others = [kind for name, kind in types.items() if name not in set(manual)]
+    return jax.jit(fun) if AxisType.Explicit in others else fun
 
 
 def manual_axes() -> tuple[str, ...]:
@@ -551,10 +597,15 @@ def _varying(leaf: Any, axes: tuple[str, ...]) -> Any:
 
 
 def _varying_axes(value: Any) -> frozenset[str]:
-    aval = jax.typeof(value)
-    if hasattr(aval, "manual_axis_type"):  # since 0.12
-        return frozenset(aval.manual_axis_type.varying)
-    return frozenset(aval.vma)
+    kind = _manual_type(jax.typeof(value))
+    return frozenset() if kind is None else frozenset(kind.varying)
+
+
+def _manual_type(value: Any) -> Any:
+    """What the type of an array (or a type) says of manual axes."""
+    if isinstance(value, jax.Array):
+        value = jax.typeof(value)
+    return value.manual_axis_type if isinstance(value, ShapedArray) else None
 
 
 # -- where the user wrote it ------------------------------------------------------------------

@@ -264,11 +264,23 @@ def run_outermost(
     if not manual:
         with compat.own() if interpreter.rewrites else jax.transfer_guard("allow"):
             return interpreter.run(frame, values)
+    axes, tracked = spread(frame, values)
+
+    def run(*values: Any) -> tuple[list[Any], Block]:
+        outs, block = interpreter.inside(axes, tracked).run(frame, values)
+        return outs, interpreter.everywhere(block, axes)
+
+    return compat.at_once(run, compat.mesh_of(()), manual)(*values)
+
+
+def spread(frame: Frame, values: Sequence[Any]) -> tuple[tuple[str, ...], bool]:
+    """The manual axes along which values of the outermost frame may differ; do types say it?"""
+    manual = compat.manual_axes()
+    if not manual:
+        return (), False
     tracked = compat.tracks_varying(manual)
     known = compat.input_axes([*frame.consts, *values]) if tracked else manual
-    axes = compat.spread_axes(manual, frame.jaxpr, known)
-    outs, block = interpreter.inside(axes, tracked).run(frame, values)
-    return outs, interpreter.everywhere(block, axes)
+    return compat.spread_axes(manual, frame.jaxpr, known), tracked
 
 
 def _automatically(change: Callable[..., Block], *blocks: Block) -> Block:

@@ -29,7 +29,7 @@ import numpy as np
 from jax_ranges import compat
 from jax_ranges.call import Call
 from jax_ranges.errors import ErrorReport
-from jax_ranges.interpret import Interpreter, run_outermost
+from jax_ranges.interpret import Interpreter, run_outermost, spread
 from jax_ranges.packing import Block
 from jax_ranges.plan import Equation, Frame, Plan, Source, is_measurable, make_plan
 from jax_ranges.precision import bind_in, in_dtype, in_own_dtype
@@ -208,28 +208,35 @@ def run_pairs(
     leaves = zip(flat, call.returned.others, strict=False)
     paths = [path for (path, _), other in leaves if other is None]
     with compat.own():
-        at_outputs = _at_outputs(paths, outs, call)
+        at_outputs = _at_outputs(paths, outs, call, *spread(plan.frame, call.leaves))
     return out, ErrorReport(Ranges(block, plan.layout), at_outputs)
 
 
-def _at_outputs(paths: Sequence[Any], outs: Sequence[Pair], call: Call) -> Ranges:
+def _at_outputs(
+    paths: Sequence[Any],
+    outs: Sequence[Pair],
+    call: Call,
+    axes: tuple[str, ...],
+    tracked: bool,
+) -> Ranges:
     """The errors of what is returned. What is written into arguments comes after it in `outs`."""
     sites, states = [], []
     for path, pair, aval in zip(paths, outs, call.returned.avals, strict=False):
         if is_measurable(aval):
             sites.append(Site(_output_name(path), "output", 0, tuple(aval.shape), aval.dtype))
-            states.append({ERRORS: _at_output(pair)})
+            states.append({ERRORS: _at_output(pair, axes, tracked)})
     return from_states(sites, states)
 
 
-def _at_output(pair: Pair) -> ErrorState:
+def _at_output(pair: Pair, axes: tuple[str, ...], tracked: bool) -> ErrorState:
     """On all devices, inside shard_map."""
     exact, rounded = compat.on_device(pair)
-    state, axes = ERRORS.measure(Seen(exact, rounded, rounded)), compat.manual_axes()
-    if not axes:
-        return state
-    tracked = axes if compat.tracks_varying(axes) else ()
-    return ERRORS.all_reduce(compat.varying(state, tracked), axes)
+    mesh = compat.mesh_of((exact, rounded))
+    with compat.automatic():
+        state = ERRORS.measure(compat.unplaced(Seen(exact, rounded, rounded)))
+        state = compat.varying(state, axes) if tracked else state
+        state = ERRORS.all_reduce(state, axes) if axes else state
+    return compat.placed(state, mesh)
 
 
 def _output_name(path: Any) -> str:

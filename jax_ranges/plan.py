@@ -473,7 +473,10 @@ class Planner:
         elif kind == "slice" and operands[0].array is not None:
             whole = operands[0].array
             value.hold(lambda: folded(kind, eqn.params, [whole()], aval))
-        elif len(known) == len(chosen_operands):
+        # Where each device has a part of a sum, rounding them is not rounding the sum.
+        elif len(known) == len(chosen_operands) and (
+            kind in MOVEMENT or not compat.is_partial(aval)
+        ):
             follows = derived(kind, eqn.params, known, aval)
         if follows is not None and self.is_brought(follows, value.source):
             self.bring(follows.expr, value)

@@ -150,7 +150,7 @@ class Casts:
         if not _is_float(aval):
             return value
         value = jnp.asarray(value, aval.dtype)
-        return compat.retyped(compat.computed_on_device(self._cast_parts, value), aval)
+        return compat.retyped(compat.computed_in_place(self._cast_parts, value), aval)
 
     def _cast_parts(self, value: Any) -> Any:
         if jnp.issubdtype(value.dtype, jnp.complexfloating):

@@ -210,6 +210,15 @@ def mapped(x):
     return jax.vmap(lambda row: jnp.sin(row) * row.sum())(x)
 
 
+@program(P("x", None))
+def mapped_over_a_loop(x):
+    def each(row):
+        total = lax.scan(lambda c, v: (c + jnp.sin(v), c), row[0], row)[0]
+        return jnp.where(total > 0, row * 2, -row)
+
+    return jax.vmap(each)(x)
+
+
 # -- automatic and explicit -------------------------------------------------------------------
 
 
@@ -306,6 +315,29 @@ def manual_in_a_loop(x):
     return lax.scan(lambda c, _: (step(c), c.max()), x, None, length=3)
 
 
+@program()
+def automatic_in_manual(x):
+    """Jitted, for JAX runs it in no other way."""
+
+    def outer(x):
+        inner = auto_axes(lambda x: jnp.sort(x * 2, 1), axes="y", out_sharding=P(None, "y"))
+        return inner(x) + 1
+
+    partly = jax.shard_map(outer, in_specs=P("x"), out_specs=P("x"), axis_names={"x"})
+    return jax.jit(partly)(x) * 2
+
+
+@program()
+def parts_of_sums(x):
+    def inner(x):
+        part = lax.pcast(jnp.sin(x), ("y",), to="unreduced")
+        whole = lax.pcast(lax.psum(jnp.cos(x), "y"), ("y",), to="reduced")
+        return lax.psum(part + part, "y") * 2, whole * x
+
+    specs = P("x"), P("x", "y")
+    return jax.shard_map(inner, in_specs=P("x", "y"), out_specs=specs)(x)
+
+
 # -- running ----------------------------------------------------------------------------------
 
 
@@ -326,9 +358,18 @@ def assert_same(got: Any, want: Any) -> None:
     """The same values, of the same types, shardings included."""
     assert jax.tree.structure(got) == jax.tree.structure(want)
     assert types(got) == types(want)
-    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-        if not jax.typeof(b).sharding.spec.unreduced:
-            np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-5, atol=1e-5)
+    for a, b in zip(wholes(got), wholes(want), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def wholes(tree: Any) -> list[np.ndarray]:
+    """The arrays on the host, what is unreduced added up."""
+    leaves = jax.tree.leaves(tree)
+    specs = [jax.typeof(leaf).sharding.spec for leaf in leaves]
+    return [
+        np.asarray(reshard(leaf, P(*spec.partitions)) if spec.unreduced else leaf)
+        for leaf, spec in zip(leaves, specs, strict=True)
+    ]
 
 
 # -- with statistics and tools ----------------------------------------------------------------
@@ -341,6 +382,7 @@ def _measured(stat: Any, fun: Any, x: Any) -> Any:
 WAYS: dict[str, Callable[[Any, Any], Any]] = {
     **{name: functools.partial(with_tool, name) for name in TOOLS},
     **{type(stat).__name__: functools.partial(_measured, stat) for stat in STATS},
+    "eagerly": lambda fun, x: lambda x: jr.ranges(fun, stats=jr.Health())(x)[0],
 }
 """Every tool and every statistic: each makes of a function and its argument what is to give back
 what the function returns."""
@@ -358,7 +400,53 @@ def check(name: str, way: str, sizes: tuple[int, int]) -> None:
         assert_same(WAYS[way](case.fun, x)(x), jax.jit(case.fun)(x))
 
 
-def ranges_on(name: str, sizes: tuple[int, int]) -> jr.Ranges:
+WITHOUT_GRADIENT = frozenset(
+    (
+        *("elementwise", "ordered", "unreduced_result", "looped", "gradient"),
+        "manual_in_manual",  # an error of JAX's
+    )
+)
+"""The programs that cannot be differentiated, or whose results are no floats."""
+
+
+def check_gradient(name: str, sizes: tuple[int, int]) -> None:
+    """Neither does its gradient change, nor does that of the gradient's measuring."""
+    case = PROGRAMS[name]
+
+    def gradient(fun: Any) -> Any:
+        return jax.grad(lambda x: sum((leaf**2).sum() for leaf in jax.tree.leaves(fun(x))))
+
+    with placed(case, sizes) as x:
+        want = jax.jit(gradient(case.fun))(x)
+        assert_same(jax.jit(gradient(lambda x: jr.ranges(case.fun)(x)[0]))(x), want)
+        assert_same(jax.jit(jr.ranges(gradient(case.fun)))(x)[0], want)
+
+
+LOW: dict[str, Callable[[Any], Any]] = {
+    "simulated": lambda f: jr.simulate(f, RECIPE),
+    "reported": lambda f: lambda x: jr.simulate(f, RECIPE, report=True)(x)[0],
+    "quantized": lambda f: jr.quantize(f, RECIPE),
+    "shadowed": lambda f: lambda x: jr.shadow(f, "float16")(x)[0],
+}
+RECIPE = {
+    "dot_general": (jr.Dynamic("int8"), jr.Dynamic("int8", channels=True)),
+    "sin": "mxfp8_e4m3",
+    "*": "bfloat16",
+}
+
+
+def check_low(name: str, way: str, sizes: tuple[int, int]) -> None:
+    """In a low precision values change; their types, and so where they are, do not."""
+    case = PROGRAMS[name]
+    with placed(case, sizes) as x:
+        got, want = jax.jit(LOW[way](case.fun))(x), jax.jit(case.fun)(x)
+        assert types(got) == types(want)
+        for a, b in zip(wholes(got), wholes(want), strict=True):
+            assert np.isfinite(a).sum() >= np.isfinite(b).sum() // 2
+
+
+def ranges_on(name: str, sizes: tuple[int, int], stats: Any = jr.MinMax()) -> jr.Ranges:  # noqa: B008
     """Its ranges on so many devices."""
-    with placed(PROGRAMS[name], sizes) as x:
-        return jax.device_get(jax.jit(jr.ranges(PROGRAMS[name].fun, inputs=True))(x)[1])
+    case = PROGRAMS[name]
+    with placed(case, sizes) as x:
+        return jax.device_get(jax.jit(jr.ranges(case.fun, stats, inputs=True))(x)[1])

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from jax import lax
 from jax.sharding import PartitionSpec as P
+from jax.sharding import reshard
 
 import jax_ranges as jr
+from tests import meshes
 from tests.meshes import PROGRAMS, WAYS, check, in_turn
 
 ONE = (1, 1)
@@ -26,6 +28,64 @@ def test_a_program_on_a_mesh_returns_what_it_does_unobserved(name, way):
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_so_does_it_with_every_statistic_and_every_tool(name, way):
     check(name, way, ONE)
+
+
+DIFFERENTIABLE = [name for name in PROGRAMS if name not in meshes.WITHOUT_GRADIENT]
+
+
+@pytest.mark.parametrize("name", ["custom_rules", "scanned", "one_automatic_inside"])
+def test_gradients_stay_the_same(name):
+    meshes.check_gradient(name, ONE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
+def test_all_gradients_stay_the_same(name):
+    meshes.check_gradient(name, ONE)
+
+
+@pytest.mark.parametrize("way", meshes.LOW)
+@pytest.mark.parametrize("name", ["product", "unreduced_inside", "parts_of_sums"])
+def test_in_a_low_precision_types_stay_the_same(name, way):
+    meshes.check_low(name, way, ONE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", meshes.LOW)
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_of_all_programs_types_stay_the_same(name, way):
+    meshes.check_low(name, way, ONE)
+
+
+def test_a_range_of_an_unreduced_sum_is_that_of_the_sum():
+    """Not of its parts; and rounding these is not rounding the sum, so it is measured."""
+
+    def f(x):
+        w = reshard(jnp.ones((4, 6)), P("y", None))
+        y = jnp.einsum("bi,ij->bj", x, w, out_sharding=P(None, None, unreduced={"y"}))
+        return reshard(y.astype(jnp.bfloat16), P())
+
+    with meshes.placed(meshes.Program(f, P(None, "y")), ONE) as x:
+        plan, (out, ranges) = jr.plan(f)(x), jax.jit(jr.ranges(f))(x)
+        bounds = jr.bounds(f, inputs=True)(x)
+    how = {row.site.name: row.how for row in plan.rows}
+    assert how["convert_element_type"] == "measured"
+    assert how["reshard.1"] == "derived"
+    assert ranges["reshard.1"].max == out.max().astype(jnp.float32)
+    np.testing.assert_allclose(
+        ranges["bi,ij->bj/dot_general"].max, meshes.VALUES.sum(1).max(), rtol=1e-6
+    )
+    assert not bounds["convert_element_type"].finite
+
+
+@pytest.mark.skipif(not hasattr(jax.sharding, "no_collectives"), reason="since jax 0.12")
+def test_measuring_may_communicate_where_the_program_forbids_itself_to():
+    with (
+        meshes.placed(PROGRAMS["elementwise"], ONE) as x,
+        jax.sharding.no_collectives({"x"}),
+    ):
+        _, ranges = jax.jit(jr.ranges(jnp.sin))(x)
+    np.testing.assert_allclose(ranges["sin"].max, np.sin(meshes.VALUES).max(), rtol=1e-6)
 
 
 def rows(x):

@@ -118,6 +118,8 @@ class Propagation:
         never = any(x.numbers.empty and not x.numbers.nan and x.size for x in numeric)
         if never or all(0 in aval.shape for aval in avals):
             return [replace(untouched(aval), interval=NOTHING) for aval in avals]
+        if any(map(compat.is_partial, avals)) and not _moves(name):
+            return [untouched(aval) for aval in avals]
         if not _moves(name):  # what is NaN only is rare, and rules need not know of it
             operands = [_with_numbers(x) for x in operands]
         op = Operation(
@@ -256,9 +258,15 @@ def _shard_map(self: Propagation, equation: Equation, operands: list[Value]) -> 
     axes = eqn.params["newly_manual_axes"]
     sizes = {axis: eqn.params["mesh"].shape[axis] for axis in axes}
     inside = replace(self, sizes={**self.sizes, **sizes})
-    pairs = zip(operands, frame.jaxpr.invars, strict=True)
-    outs = inside.run(frame, [typed(x, var.aval) for x, var in pairs])
-    return [typed(x, var.aval) for x, var in zip(outs, eqn.outvars, strict=True)]
+
+    def passed(values: Sequence[Value], atoms: Sequence[Any]) -> list[Value]:
+        """Of a sum of which each device has a part the parts say nothing, nor it of them."""
+        return [
+            untouched(atom.aval) if compat.is_partial(atom.aval) else typed(x, atom.aval)
+            for x, atom in zip(values, atoms, strict=True)
+        ]
+
+    return passed(inside.run(frame, passed(operands, frame.jaxpr.invars)), eqn.outvars)
 
 
 # -- loops ------------------------------------------------------------------------------------

@@ -285,9 +285,13 @@ class Executor(Simulator):
         if product is None or why_simulated(eqn, product, treatment.operands):
             keep = equation in self.resolved.equations
             return super().evaluate(equation, values if keep else list(map(_dense, values)))
-        lhs, rhs = (self._codes(product, treatment, i, values[i]) for i in (0, 1))
-        result = multiplied(product, lhs, rhs, eqn.outvars[0].aval.dtype)
-        results = self.results(equation, [result])
+        aval = eqn.outvars[0].aval
+
+        def of_codes(*operands: Any) -> Any:
+            lhs, rhs = (self._codes(product, treatment, i, x) for i, x in enumerate(operands))
+            return multiplied(product, lhs, rhs, aval.dtype)
+
+        results = self.results(equation, [compat.computed_where(aval, of_codes, *values)])
         return results, results
 
     def _codes(self, product: Product, treatment: Treatment, i: int, x: Any) -> QuantizedArray:
@@ -313,7 +317,7 @@ class Executor(Simulator):
                 return value
         if spec is None:
             return value
-        return compat.computed_on_device(_without_gradient(lambda x: rounded(spec, x, use)), value)
+        return compat.computed_in_place(_without_gradient(lambda x: rounded(spec, x, use)), value)
 
 
 def _dense(x: Any) -> Any:

@@ -158,7 +158,12 @@ class Dot:
         self.count = math.prod(lhs[axis] for axis in self.summed[0])
 
     def bind(self, lhs: Any, rhs: Any, dtype: Any) -> jax.Array:
-        given = {**self.params, "preferred_element_type": np.dtype(dtype), "precision": None}
+        given = {
+            **self.params,
+            "preferred_element_type": np.dtype(dtype),
+            "precision": None,
+            "out_sharding": None,  # what is made of the product is put there
+        }
         return lax.dot_general_p.bind(lhs, rhs, **given)
 
     def padded(self, codes: Codes) -> tuple[Dot, Codes]:

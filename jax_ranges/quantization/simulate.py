@@ -178,4 +178,4 @@ class Simulator(Interpreter):
     def _rounded(self, spec: Any, value: Any, use: Use) -> Any:
         if spec is None:
             return value
-        return compat.computed_on_device(lambda x: rounded(spec, x, use, self.passes), value)
+        return compat.computed_in_place(lambda x: rounded(spec, x, use, self.passes), value)

@@ -15,7 +15,9 @@ from jax_ranges.rules.base import Interpreter, Link, Program, Rule, one_to_one
 
 def _programs(eqn: Any, loops: str) -> tuple[Program, ...]:
     del loops
-    operands = tuple(Link(i, same=True) for i in range(len(eqn.invars)))
+    operands = tuple(
+        Link(i, same=not compat.is_partial(atom.aval)) for i, atom in enumerate(eqn.invars)
+    )
     results = one_to_one(len(eqn.outvars), exact=False)
     return (Program(("shard_map",), eqn.params["jaxpr"], operands, results),)
 
@@ -37,14 +39,15 @@ def _run(
         outs, block = inner.run(frame, values)
         return outs, jax.tree.map(lambda leaf: leaf[None], block)
 
-    outs, blocks = jax.shard_map(
+    mapped = jax.shard_map(
         body,
         mesh=params["mesh"],
         in_specs=tuple(params["in_specs"]),
         out_specs=(list(params["out_specs"]), PartitionSpec(axes)),
         axis_names=set(manual),
         check_vma=params["check_vma"],
-    )(*values)
+    )
+    outs, blocks = compat.at_once(mapped, params["mesh"], manual)(*values)
     return outs, interpreter.merged(blocks)
 
 

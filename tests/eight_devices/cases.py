@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 import jax_ranges as jr
 from tests import meshes
+from tests.tools import STATS
 
 assert jax.device_count() == 8, "run by tests/test_eight_devices.py"
 
@@ -435,3 +436,36 @@ def test_a_program_on_a_mesh_returns_what_it_does_unobserved(name, way):
 @pytest.mark.parametrize("name", SHARED[::3])
 def test_on_a_mesh_of_eight_devices_are_the_ranges_of_one(name):
     close(meshes.ranges_on(name, (2, 4)), meshes.ranges_on(name, (1, 1)), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name", ["unreduced_inside", pytest.param("elementwise", marks=pytest.mark.slow)]
+)
+def test_on_a_mesh_of_eight_devices_is_every_statistic_what_it_is_on_one(name):
+    got, want = (meshes.ranges_on(name, sizes, STATS) for sizes in ((2, 4), (1, 1)))
+    for site in want.sites:
+        for stat in STATS:
+            ours, theirs = got.of(site.name, stat), want.of(site.name, stat)
+            for field, value in getattr(theirs, "__dict__", {}).items():
+                found = getattr(ours, field)
+                np.testing.assert_allclose(found, value, rtol=1e-4, atol=1e-4, err_msg=site.name)
+
+
+def test_the_range_of_parts_of_a_sum_is_that_of_the_sum():
+    ranges = meshes.ranges_on("parts_of_sums", (2, 4))
+    sums = 2 * np.sin(meshes.VALUES).reshape(8, 4, 1).sum(1)
+    np.testing.assert_allclose(ranges["shard_map/add"].max, sums.max(), rtol=1e-5)
+    np.testing.assert_allclose(ranges["shard_map/unreduced_psum"].min, sums.min(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("way", meshes.LOW)
+def test_parts_of_sums_stay_parts_in_a_low_precision(way):
+    meshes.check_low("unreduced_result", way, (2, 4))
+    meshes.check_low("parts_of_sums", way, (2, 4))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", meshes.WAYS)
+@pytest.mark.parametrize("name", meshes.PROGRAMS)
+def test_every_program_with_every_statistic_and_every_tool(name, way):
+    meshes.check(name, way, (2, 4))
