@@ -44,7 +44,6 @@ __all__ = [
     "rendered",
     "rendering",
     "save",
-    "write",
 ]
 
 Format = Literal["json", "csv", "text"]
