@@ -19,7 +19,7 @@ import numpy as np
 
 from jax_ranges.derive import Chain
 from jax_ranges.site import Site
-from jax_ranges.stats import Form, State, Statistic
+from jax_ranges.stats import Form, State, Statistic, is_known
 
 
 class Leaf(NamedTuple):
@@ -125,9 +125,13 @@ class Block:
 
 
 def nothing(group: Group, count: int) -> Block:
-    """The states of `count` sites at which no value was seen, as numpy arrays."""
+    """The states of `count` sites at which no value was seen, as numpy arrays.
+
+    Those of loops whose trip counts are symbolic are arrays of the program.
+    """
     shape = (*group.lead, count)
-    return Block({group: [np.broadcast_to(x.array(), (*shape, *x.shape)) for x in group.leaves]})
+    xp = np if is_known(shape) else jnp
+    return Block({group: [xp.broadcast_to(x.array(), (*shape, *x.shape)) for x in group.leaves]})
 
 
 def join(blocks: Iterable[Block]) -> Block:

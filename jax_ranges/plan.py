@@ -43,7 +43,7 @@ from jax_ranges.packing import Block, Group, Layout, Slot, group_of
 from jax_ranges.reads import Leaves
 from jax_ranges.rules import RULES, Link, Loop, Program
 from jax_ranges.site import Names, Select, Site, chosen
-from jax_ranges.stats import Extrema, Form, MinMax, Statistic, extrema_of, part_size
+from jax_ranges.stats import Extrema, Form, MinMax, Statistic, extrema_of, is_known, part_size
 from jax_ranges.taken import Taken
 
 
@@ -468,9 +468,9 @@ class Planner:
         follows = None
         if 0 in aval.shape:
             value.source.known = functools.partial(MinMax().identity, value.source.dtype)
-        elif kind == "iota":
+        elif kind == "iota" and is_known(aval.shape):
             value.source.known = iota_extrema(eqn.params)
-        elif kind == "slice" and operands[0].array is not None:
+        elif kind == "slice" and operands[0].array is not None and _is_known_slice(eqn.params):
             whole = operands[0].array
             value.hold(lambda: folded(kind, eqn.params, [whole()], aval))
         # Where each device has a part of a sum, rounding them is not rounding the sum.
@@ -616,8 +616,15 @@ def _united(names: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(itertools.chain.from_iterable(names)))
 
 
-def _shape_dtype(aval: Any) -> tuple[tuple[int, ...], np.dtype]:
-    return tuple(aval.shape), np.dtype(aval.dtype)
+def _shape_dtype(aval: Any) -> tuple[tuple[Any, ...], np.dtype]:
+    """Of a symbolic size its name: an expression is bound to the program that it is of."""
+    sizes = aval.shape
+    shape = tuple(sizes) if is_known(sizes) else tuple([_named_size(size) for size in sizes])
+    return shape, np.dtype(aval.dtype)
+
+
+def _named_size(size: Any) -> int | str:
+    return size if isinstance(size, int) else str(size)
 
 
 def _last_uses(jaxpr: Any) -> list[tuple[Any, ...]]:
@@ -641,6 +648,10 @@ def _is_numeric(dtype: Any) -> bool:
     if jnp.issubdtype(dtype, jax.dtypes.extended) or dtype == jax.dtypes.float0:
         return False
     return dtype == np.dtype(bool) or bool(jnp.issubdtype(dtype, np.number))
+
+
+def _is_known_slice(params: dict[str, Any]) -> bool:
+    return is_known((*params["start_indices"], *params["limit_indices"]))
 
 
 def iota_extrema(params: dict[str, Any]) -> Callable[[], Extrema]:

@@ -377,6 +377,26 @@ def extrema_of(array: Any) -> Extrema:
 # -- measuring: the one place where it is decided how -----------------------------------------
 
 
+def is_known(shape: Sequence[Any]) -> bool:
+    """Whether all sizes are numbers: in a program that is exported with symbolic shapes
+    (`jax.export`) they need not be."""
+    return all(isinstance(size, int) for size in shape)
+
+
+def size_of(shape: Sequence[Any]) -> float:
+    """How many elements an array of this shape has; infinity if that is not known.
+
+    So what is not known is measured as what is large.
+    """
+    return math.prod(shape) if is_known(shape) else math.inf
+
+
+def as_scalar(size: Any, dtype: Any) -> Any:
+    """A number of elements in a dtype: of numpy, or if it is symbolic of the program."""
+    dtype = np.dtype(dtype)
+    return dtype.type(size) if isinstance(size, int) else jnp.asarray(size).astype(dtype)
+
+
 def _masked_keys(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Keys with every NaN out of the way of the least, of the largest; and the magnitudes."""
     _, word = keys.float_word(x.dtype)
@@ -419,8 +439,8 @@ def together(shape: tuple[int, ...], repeats: bool) -> Hashable:
     `repeats`: it is in a loop. On several devices nothing is: values may be sharded each in its
     own way.
     """
-    elements = math.prod(shape)
-    if not elements or jax.device_count() > 1:
+    elements = size_of(shape)
+    if not 0 < elements < math.inf or jax.device_count() > 1:
         return None
     if elements <= TOGETHER:
         return ("value", elements) if not repeats or elements <= TOGETHER_IN_LOOPS else None
@@ -460,7 +480,8 @@ def _rows(value: jax.Array) -> Extrema:
 
 def _stages(value: jax.Array) -> Stages:
     every = tuple(range(value.ndim))
-    return [every[-1:], every[:-1]] if value.size >= TWO_STAGES and value.ndim > 1 else [every]
+    large = size_of(value.shape) >= TWO_STAGES
+    return [every[-1:], every[:-1]] if large and value.ndim > 1 else [every]
 
 
 def extrema(stages: Stages, *operands: jax.Array) -> tuple[jax.Array, ...]:

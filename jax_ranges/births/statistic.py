@@ -26,6 +26,7 @@ from jax_ranges.stats import (
     Statistic,
     as_rows,
     in_one_reduction,
+    size_of,
 )
 
 NAN, POSITIVE, NEGATIVE = range(3)
@@ -75,7 +76,7 @@ class Births(Statistic):
         if marks is None:
             return self.identity_in(context.form)
         every = tuple(range(marks.ndim))
-        staged = marks.size >= TWO_STAGES and marks.ndim > 1
+        staged = size_of(marks.shape) >= TWO_STAGES and marks.ndim > 1
         stages = [every[-1:], every[:-1]] if staged else [every]
         return self._raw(jnp.stack(_counts(marks, self.kinds, stages)), context.form)
 
@@ -194,7 +195,7 @@ def _counts(marks: jax.Array, kinds: int, stages: Sequence[tuple[int, ...]]) -> 
     """How many marks have each bit, over the axes of the stages, one stage after another."""
     first, *later = stages
     width = 31 // _half(kinds)
-    few = math.prod(marks.shape[axis] for axis in first) < 1 << width
+    few = size_of([marks.shape[axis] for axis in first]) < 1 << width
     # So few that the counts of all kinds fit into two words: two sums instead of one for each.
     planes = _fields_sum(marks, kinds, width, first) if few else _sums(_bits(marks, kinds), first)
     for axes in later:

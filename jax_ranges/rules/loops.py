@@ -8,10 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import max_dim
 
 from jax_ranges import compat
 from jax_ranges.packing import Block, join
 from jax_ranges.rules.base import Interpreter, Link, Loop, Program, Rule, one_to_one
+from jax_ranges.stats import is_known
 
 
 def _scan_programs(eqn: Any, loops: str) -> tuple[Program, ...]:
@@ -20,7 +22,8 @@ def _scan_programs(eqn: Any, loops: str) -> tuple[Program, ...]:
     stack = loops == "stack"
     # Merged over at least one iteration, the slices of an array have the array's range. Of
     # what is carried, the operand and the result are only the first and the last value.
-    exact = trips > 0 and not stack
+    some = max_dim(trips, 1) == trips  # as far as is known: the number may be symbolic
+    exact = some and not stack
     operands = (
         *(Link(i, exact, same=True) for i in range(consts)),
         *(Link(consts + i, back=i) for i in range(carry)),
@@ -43,8 +46,8 @@ def _scan_run(
     consts, init = values[:num_consts], values[num_consts : num_consts + num_carry]
     xs = values[num_consts + num_carry :]
 
-    def body(carry: Any, x: Any) -> tuple[Any, Any]:
-        state, seen, counter = carry
+    def body(carry: Any, given: Any) -> tuple[Any, Any]:
+        (state, seen, counter), (x, _) = carry, given
         outs, block = interpreter.run(frame, [*consts, *state, *x])
         state, y = outs[:num_carry], outs[num_carry:]
         block = interpreter.at(block, frame, counter)
@@ -54,9 +57,14 @@ def _scan_run(
 
     seen = None if frame.stacks else interpreter.identity(frame)
     start = (list(init), seen, interpreter.counter())
-    options = {k: eqn.params[k] for k in ("length", "reverse", "unroll")}
-    (state, seen, _), (ys, blocks) = lax.scan(body, start, list(xs), **options)
-    return [*state, *ys], blocks.stacked(options["length"]) if frame.stacks else seen
+    options, trips = {k: eqn.params[k] for k in ("reverse", "unroll")}, eqn.params["length"]
+    # A symbolic length (`jax.export`) lax.scan only takes from arrays, of which there may be none.
+    known = is_known((trips,))
+    length, turns = (trips, None) if known else (None, jnp.zeros(trips, bool))
+    (state, seen, _), (ys, blocks) = lax.scan(
+        body, start, (list(xs), turns), length=length, **options
+    )
+    return [*state, *ys], blocks.stacked(trips) if frame.stacks else seen
 
 
 def _while_programs(eqn: Any, loops: str) -> tuple[Program, ...]:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_ranges.stats import MinMax, State, Statistic
+from jax_ranges.stats import MinMax, State, Statistic, is_known
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,10 @@ class PerChannel(Statistic):
     are many: `tiles` says the shape that they would have as an array, of which the axis of
     channels holds the elements in row-major order.
 
-    A value that has no such axis is one channel. Where the same site has different numbers of
-    channels (in the programs of a `jr.Net` that was called with different shapes), merging
-    makes one channel of all.
+    A value that has no such axis is one channel, and so is one whose number of channels is not
+    known (in a program that is exported with symbolic shapes). Where the same site has different
+    numbers of channels (in the programs of a `jr.Net` that was called with different shapes),
+    merging makes one channel of all.
 
     Args:
       axis: which; negative ones count from the end.
@@ -58,15 +59,19 @@ class PerChannel(Statistic):
 
     def tiles(self, shape: Sequence[int]) -> tuple[int, ...]:
         """The shape of the channels of a value of this shape: (n,) without `block`."""
-        axis = self._axis_of(len(shape))
+        axis = self._axis_of(shape)
         if axis is None:
             return (1,)
         if self.block is None:
             return (shape[axis],)
         return (*shape[:axis], -(-shape[axis] // self.block), *shape[axis + 1 :])
 
-    def _axis_of(self, rank: int) -> int | None:
-        return self.axis % rank if -rank <= self.axis < rank else None
+    def _axis_of(self, shape: Sequence[int]) -> int | None:
+        rank = len(shape)
+        if not -rank <= self.axis < rank:
+            return None
+        counted = [shape[self.axis]] if self.block is None else shape
+        return self.axis % rank if is_known(counted) else None
 
     def identity(self, dtype: np.dtype) -> State:
         raise TypeError(f"{self!r} depends on the shape of what it measures: use identity_for")
@@ -77,7 +82,7 @@ class PerChannel(Statistic):
         return jax.tree.map(lambda x: np.broadcast_to(x, (count, *np.shape(x))), empty)
 
     def measure(self, value: jax.Array) -> State:
-        axis = self._axis_of(value.ndim)
+        axis = self._axis_of(value.shape)
         if axis is None:
             return jax.vmap(self.of.measure)(value[None])
         if self.block is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -27,7 +26,7 @@ from jax_ranges.statistics.words import (
     power_of_two,
     real_parts,
 )
-from jax_ranges.stats import of_rank
+from jax_ranges.stats import of_rank, size_of
 
 
 class Seen(NamedTuple):
@@ -114,7 +113,7 @@ class Errors(Pooled):
 
     def alike(self, shape: tuple[int, ...], repeats: bool) -> Hashable:
         # Its two reductions take long to compile: so they are of all values of a size at once.
-        elements = math.prod(shape)
+        elements = size_of(shape)
         several = 0 < elements <= self.kept // 2 and jax.device_count() == 1
         return ("value", elements) if several else None
 

@@ -21,6 +21,7 @@ from jax_ranges.statistics.words import (
     real_parts,
     sign_and_magnitude,
 )
+from jax_ranges.stats import as_scalar
 
 
 class HealthState(NamedTuple):
@@ -101,4 +102,5 @@ def _kinds(x: jax.Array) -> jax.Array:
         found = jnp.concatenate([jnp.zeros(3, found.dtype), found])
     # What is none of these is positive. Unsigned, because arrays may have 2**31 elements.
     found = found.astype(np.uint32)
-    return jnp.concatenate([found, np.uint32(x.size) - jnp.sum(found, dtype=np.uint32)[None]])
+    size = as_scalar(x.size, np.uint32)
+    return jnp.concatenate([found, size - jnp.sum(found, dtype=np.uint32)[None]])

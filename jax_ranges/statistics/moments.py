@@ -24,7 +24,7 @@ from jax_ranges.statistics.words import (
     power_of_two,
     real_parts,
 )
-from jax_ranges.stats import TOGETHER, in_one_reduction
+from jax_ranges.stats import TOGETHER, as_scalar, in_one_reduction, size_of
 
 
 class MomentState(NamedTuple):
@@ -134,7 +134,7 @@ class Moments(Pooled):
 def _moments(x: jax.Array) -> MomentState:
     """Of real numbers."""
     values = x if keys.is_float(x.dtype) else x.astype(float_of(x.dtype).dtype)
-    if x.size <= TOGETHER or not in_one_reduction():
+    if size_of(x.shape) <= TOGETHER or not in_one_reduction():
         return _of_any(values)
     mean, m2 = _plainly(values)
     # No magnitude is above the sum of these two.
@@ -143,14 +143,14 @@ def _moments(x: jax.Array) -> MomentState:
     count = _counted(x.size, jnp.zeros_like(m2, np.uint32))
     found = _rescaled(MomentState(count, np.int32(0), mean, m2), exponent, jnp)
     # Nothing was infinite or NaN; and squares that underflow, below 2**-126 each, do not count.
-    fine = (m2 <= 2.0**120) & (m2 >= x.size * 2.0**-106)
+    fine = (m2 <= 2.0**120) & (m2 >= as_scalar(x.size, m2.dtype) * 2.0**-106)
     return lax.cond(fine, lambda _: found, _of_any, values)
 
 
 def _plainly(values: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean and sum of squared deviations, where all is finite: two runs of a library (`passes`)."""
     values = values.astype(float_of(values.dtype).dtype)
-    mean = summed(values) / values.dtype.type(values.size)
+    mean = summed(values) / as_scalar(values.size, values.dtype)
     return mean, summed(jnp.square(values - mean))
 
 
@@ -162,7 +162,7 @@ def _of_any(values: jax.Array) -> MomentState:
     finite = magnitude < kind.infinity
     ones = (~finite).astype(np.uint32)
     left_out, most = folded([lax.add, lax.max], [ones, jnp.where(finite, magnitude, 0)])
-    count = jnp.maximum(np.uint32(values.size) - left_out, 1).astype(kind.dtype)
+    count = jnp.maximum(as_scalar(values.size, np.uint32) - left_out, 1).astype(kind.dtype)
     exponent = exponent_above(most, kind)
     scaled = lax.bitcast_convert_type(bits, kind.dtype) * power_of_two(-exponent, kind)
     mean = summed(jnp.where(finite, scaled, 0)) / count
@@ -170,9 +170,9 @@ def _of_any(values: jax.Array) -> MomentState:
     return MomentState(_counted(values.size, left_out), exponent, mean, m2)
 
 
-def _counted(size: int, left_out: jax.Array) -> Count:
+def _counted(size: Any, left_out: jax.Array) -> Count:
     """The counts of a state, of so many values."""
-    return counts.counted(jnp.stack([np.uint32(size) - left_out, left_out]))
+    return counts.counted(jnp.stack([as_scalar(size, np.uint32) - left_out, left_out]))
 
 
 def _rescaled(state: MomentState, exponent: Any, xp: Any) -> MomentState:

@@ -31,7 +31,7 @@ from jax import lax
 from jax_ranges import keys
 from jax_ranges.statistics import counts
 from jax_ranges.statistics.counts import Count
-from jax_ranges.stats import SHARED, TWO_STAGES, in_one_reduction
+from jax_ranges.stats import SHARED, TWO_STAGES, in_one_reduction, size_of
 
 # On a GPU additions to the same count wait for one another, and most values are in a few counts.
 # So there are several tables there, which neighbours use in turn (chosen without measuring).
@@ -47,7 +47,7 @@ def tally(codes: Sequence[jax.Array], size: int) -> Count:
         if tables > 1 and each.ndim:
             turn = lax.broadcasted_iota(np.int32, each.shape, each.ndim - 1) % tables
             each = each + size * turn
-        if each.size >= SHARED and table.size <= 1 << 16:
+        if size_of(each.shape) >= SHARED and table.size <= 1 << 16:
             each = each.astype(np.uint16)
         ones = jnp.ones(each.shape, np.uint32)
         table = lax.scatter_add(table, each[..., None], ones, _PLACES, mode="promise_in_bounds")
@@ -87,7 +87,7 @@ def folded(ops: Sequence[Op], arrays: Sequence[jax.Array], lead: int = 0) -> lis
     if in_one_reduction() or not exact:  # else they may be sharded, and need not be gathered
         arrays = [_as_rows(x, lead) for x in arrays]
     axes = tuple(range(lead, arrays[0].ndim))
-    small = math.prod(arrays[0].shape[lead:]) <= (TWO_STAGES if exact else ROW)
+    small = size_of(arrays[0].shape[lead:]) <= (TWO_STAGES if exact else ROW)
     for over in [axes] if small else [axes[-1:], axes[:-1]]:
         starts = [x.dtype.type(0) for x in arrays]
         if in_one_reduction():
@@ -107,7 +107,7 @@ def _each(ops: Sequence[Op], a: Sequence[jax.Array], b: Sequence[jax.Array]) -> 
 
 def _as_rows(x: jax.Array, lead: int) -> jax.Array:
     """A long vector is cut in pieces."""
-    if x.ndim != lead + 1 or x.shape[-1] <= ROW:
+    if x.ndim != lead + 1 or not ROW < size_of(x.shape[-1:]) < math.inf:
         return x
     rows = math.gcd(x.shape[-1], 1024)
     return x.reshape(*x.shape[:-1], rows, x.shape[-1] // rows)
