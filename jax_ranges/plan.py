@@ -673,13 +673,14 @@ class Row:
     """How one site's range is had: `how` is "measured", "derived" or "constant".
 
     `why` says from what it is derived and by which operations; `elements` is the number of
-    elements that a reduction reads for it, at each execution, 0 where it is free.
+    elements that a reduction reads for it, at each execution, 0 where it is free; in a program
+    with symbolic shapes an expression of these, as a string.
     """
 
     site: Site
     how: str
     why: str
-    elements: int
+    elements: int | str
 
 
 @dataclass(frozen=True, eq=False)
@@ -892,7 +893,7 @@ def _row(planner: Planner, site: Site, value: Value) -> Row:
     if all(origin.known is not None for origin in origins):
         return Row(site, "constant", "known before the program runs", 0)
     if origins == [value.source] and not chains[0].steps:
-        return Row(site, "measured", "", value.source.elements)
+        return Row(site, "measured", "", _named_size(value.source.elements))
     parts = []
     for chain, origin in zip(chains, origins, strict=True):
         label = " or ".join(dict.fromkeys(planner.resolved(origin.label))) or "a literal"

@@ -192,12 +192,13 @@ def _in_blocks(fmt: Format, y: Any, xp: Any) -> Any:
     """Each block of the last axis with its own scale, the last one padded with zeros."""
     assert fmt.block is not None and fmt.element is not None
     flat = y.reshape(*y.shape[:-1], -1) if y.ndim else y.reshape(1)
-    length = flat.shape[-1]
-    padding = [(0, 0)] * (flat.ndim - 1) + [(0, -length % fmt.block)]
-    blocks = xp.pad(flat, padding).reshape(*flat.shape[:-1], -1, fmt.block)
+    *others, length = flat.shape
+    count = -(-length // fmt.block)
+    padding = [(0, 0)] * (flat.ndim - 1) + [(0, count * fmt.block - length)]
+    blocks = xp.pad(flat, padding).reshape(*others, count, fmt.block)
     scale = _shared_scale(fmt.element, blocks, xp)
     rounded = _unscaled(fmt.element, blocks / scale, 0, None, xp) * scale
-    return rounded.reshape(*flat.shape[:-1], -1)[..., :length].reshape(y.shape)
+    return rounded.reshape(*others, count * fmt.block)[..., :length].reshape(y.shape)
 
 
 def _shared_scale(element: Format, blocks: Any, xp: Any) -> Any:

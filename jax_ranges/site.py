@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,8 @@ class Site:
       name: unique in its program and the same on every run: `Encoder/layer_0/attn/dot_general`.
       primitive: the JAX primitive's name; `input` or `const` for what is not an equation.
       output: which of the equation's outputs.
-      shape, dtype: of the value in one execution of the site.
+      shape, dtype: of the value in one execution of the site. Sizes that are symbolic, in a
+        program that is exported (`jax.export.symbolic_shape`), are strings: `("n", 4)`.
       source: `file:line` of the user's own code, "" if unknown.
       operands: the names of the sites that feed it, inputs as `input/<path>` and captured
         constants as `const/<n>` (also where those are not sites themselves).
@@ -44,7 +46,7 @@ class Site:
     name: str
     primitive: str
     output: int
-    shape: tuple[int, ...]
+    shape: tuple[Any, ...]
     dtype: np.dtype
     source: str = ""
     operands: tuple[str, ...] = ()

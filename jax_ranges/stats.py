@@ -102,7 +102,7 @@ class Statistic:
     def identity_for(self, dtype: np.dtype, shape: tuple[int, ...]) -> State:
         """The same for a site of this shape, of those whose states' shapes depend on it.
 
-        The number of their axes must not.
+        The number of their axes must not. Sizes are integers, or symbolic (see `Site.shape`).
         """
         del shape
         return self.identity(dtype)

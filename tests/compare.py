@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,20 @@ def assert_golden(name: str, text: str) -> None:
     assert text + "\n" == file.read_text(encoding="utf-8")
 
 
-def assert_same_ranges(ranges: Any, sites: Sequence[SiteRange], rtol: float = 0.0) -> None:
+def assert_same_ranges(
+    ranges: Any, sites: Sequence[SiteRange], rtol: float = 0.0, sizes: Mapping[str, int] = {}
+) -> None:
     """The sites are the same, in the same order, and so are their ranges.
 
     Positive and negative zero are equal. With `rtol`, floats may differ by so much of the
     largest magnitude of the site's expected range (XLA fuses differently than eager code), and
-    those of a narrower dtype by a few of its units in the last place.
+    those of a narrower dtype by a few of its units in the last place. `sizes` are those that the
+    symbols in the shapes of an exported function stand for.
     """
-    got = [(site.primitive, site.output, site.shape, np.dtype(site.dtype)) for site in ranges.sites]
+    got = [
+        (site.primitive, site.output, numbers_of(site.shape, sizes), np.dtype(site.dtype))
+        for site in ranges.sites
+    ]
     expected = [(site.primitive, site.output, site.shape, site.dtype) for site in sites]
     for n, (a, b) in enumerate(zip(got, expected, strict=False)):
         assert a == b, f"site {n} ({ranges.sites[n].name}): got {a}, expected {b}"
@@ -40,6 +47,12 @@ def assert_same_ranges(ranges: Any, sites: Sequence[SiteRange], rtol: float = 0.
     wrong = [_difference(name, r, site, rtol) for (name, r), site in found]
     wrong = [line for line in wrong if line]
     assert not wrong, f"{len(wrong)} of {len(got)} sites differ:\n" + "\n".join(wrong[:20])
+
+
+def numbers_of(shape: Sequence[Any], sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """A shape with numbers in the place of symbols."""
+    functions = {"max": max, "min": min, "floordiv": operator.floordiv, "mod": operator.mod}
+    return tuple(eval(str(size), {**functions, **sizes}) for size in shape)
 
 
 def _difference(name: str, got: Any, site: SiteRange, rtol: float) -> str:

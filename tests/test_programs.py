@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 from jax.extend.core import jaxprs_in_params
 
 import jax_ranges as jr
@@ -184,6 +185,24 @@ def test_under_jit_outputs_and_ranges_stay_the_same(program):
 def test_under_jit_floats_differ_in_last_bits_only(program):
     got = jax.jit(jr.ranges(program.fun))(*program.args)
     assert_found(got, oracle(program.fun, *program.args), LAST_BITS)
+
+
+@chunks(200, in_ci=25)
+@on_each("exact")
+def test_exported_with_a_symbolic_batch_they_are_the_oracle_s_for_any_size(program):
+    fun, count = jax.vmap(program.fun), 2
+    examples = [other_args(program, n) for n in range(count)]
+    batch = jax.tree.map(lambda *xs: np.stack(list(map(np.asarray, xs))), *examples)
+    (n,) = export.symbolic_shape("n")
+    shapes = [jax.ShapeDtypeStruct((n, *x.shape[1:]), x.dtype) for x in batch]
+    loops = "merge" if program.seed % 4 else "stack"
+    exported = export.export(jax.jit(jr.ranges(fun, loops=loops)))(*shapes)
+    for size in (1, count):
+        args = [x[:size] for x in batch]
+        out, ranges = exported.call(*args)
+        leaves, sites = oracle(fun, *args, loops=loops)
+        assert_same_ranges(ranges, sites, sizes={"n": size})
+        assert_same_outputs(jax.tree.leaves(out), jax.tree.map(jnp.asarray, leaves))
 
 
 @chunks(100, in_ci=25)

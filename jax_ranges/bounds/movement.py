@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from jax_ranges.bounds.interval import NOTHING, Interval, everything, hull, kind_of, of_array
+from jax_ranges.bounds.reductions import indices
 from jax_ranges.bounds.value import Operation
+from jax_ranges.stats import size_of
 
 
 def moved(op: Operation) -> Interval:
@@ -66,12 +68,12 @@ def select(op: Operation) -> Interval:
 
 def top_k(op: Operation) -> list[Interval]:
     x = op.operands[0]
-    length = x.shape[op.params.get("axis", -1)]
-    return [x.numbers, Interval(0, max(length - 1, 0))]
+    length = size_of([x.shape[op.params.get("axis", -1)]])
+    return [x.numbers, indices(length, np.dtype(op.results[1].dtype))]
 
 
 def iota(op: Operation) -> Interval:
-    last = op.params["shape"][op.params["dimension"]] - 1
+    last = size_of([op.params["shape"][op.params["dimension"]]]) - 1
     if last > kind_of(op.dtype).largest:
         return everything(op.dtype)
     return of_array(np.array([0, max(last, 0)]).astype(op.dtype))

@@ -37,6 +37,7 @@ from jax_ranges.derive import MOVEMENT
 from jax_ranges.plan import Equation, Frame, is_measurable
 from jax_ranges.rules import RULES as PROGRAMS
 from jax_ranges.rules.base import Program
+from jax_ranges.stats import is_known
 
 UNROLLED = 1000
 """Iterations of one loop that are followed one by one, at most."""
@@ -303,8 +304,9 @@ def _iterated(
 ) -> tuple[list[Value], list[Value] | None]:
     """So many iterations: one by one as far as that goes, then all that are left at once."""
     results: list[Value] | None = None
-    for n in range(trips):
-        if n >= UNROLLED or self.budget.visited > BUDGET:
+    known = is_known((trips,))
+    for n in range(trips if known else 1):
+        if not known or n >= UNROLLED or self.budget.visited > BUDGET:
             state = _invariant(self, body, state)
             after, more = body(self, state)
             return list(map(joined, state, after)), _joined_results(results, more)

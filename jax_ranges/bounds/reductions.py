@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import max_dim
 
 from jax_ranges.bounds.elementwise import product_of, times
 from jax_ranges.bounds.interval import (
@@ -31,14 +32,18 @@ from jax_ranges.bounds.interval import (
 )
 from jax_ranges.bounds.value import Operation, Value
 from jax_ranges.computations import windows_reach
+from jax_ranges.stats import size_of
 
 # By how much a factor may be rounded before it is multiplied, where matrix units take fewer bits
 # than float32 has (bfloat16 on TPU, tf32 on GPU) unless the precision asks for more.
 FACTOR_EPS = 2.0**-8
 
 
-def total(x: Interval, count: int, dtype: np.dtype) -> Interval:
-    """The sum of so many numbers out of an interval."""
+def total(x: Interval, count: float, dtype: np.dtype) -> Interval:
+    """The sum of so many numbers out of an interval; of infinity, that is not known."""
+    if count == math.inf:
+        return everything(dtype)
+    count = int(count)
     lo, hi = times(count, x.lo), times(count, x.hi)
     if not kind_of(dtype).is_float:
         return wrapped(int(lo), int(hi), dtype)
@@ -72,10 +77,15 @@ def rounded_sum(
 # -- reductions -------------------------------------------------------------------------------
 
 
-def _reduced(op: Operation) -> int:
-    """How many elements each result is made of."""
-    shape = op.operands[0].shape
-    return math.prod(shape[axis] for axis in op.params["axes"])
+def _reduced(op: Operation) -> float:
+    """How many elements each result is made of; infinity if that is not known."""
+    return size_of([op.operands[0].shape[axis] for axis in op.params["axes"]])
+
+
+def _has_elements(op: Operation) -> bool:
+    """Whether each result is made of some element at least."""
+    sizes = [op.operands[0].shape[axis] for axis in op.params["axes"]]
+    return all(max_dim(size, 1) == size for size in sizes)
 
 
 def reduce_sum(op: Operation) -> Interval:
@@ -85,14 +95,15 @@ def reduce_sum(op: Operation) -> Interval:
 
 def reduce_max(op: Operation) -> Interval:
     x = op.first
-    if not _reduced(op) or x.nan:  # of nothing, or of NaN that a backend loses, it is the least
+    # Of nothing, or of NaN that a backend loses, it is the least.
+    if not _has_elements(op) or x.nan:
         return hull(x, Interval(everything(op.dtype).lo, everything(op.dtype).lo))
     return x
 
 
 def reduce_min(op: Operation) -> Interval:
     x = op.first
-    if not _reduced(op) or x.nan:
+    if not _has_elements(op) or x.nan:
         return hull(x, Interval(everything(op.dtype).hi, everything(op.dtype).hi))
     return x
 
@@ -102,9 +113,11 @@ def reduce_prod(op: Operation) -> Interval:
     return _multiplied(op, count, count) if count else Interval(1, 1)
 
 
-def _multiplied(op: Operation, least: int, most: int) -> Interval:
+def _multiplied(op: Operation, least: float, most: float) -> Interval:
     """The product of so many numbers (from `least` to `most`), multiplied in any order."""
     x, kind = op.first, kind_of(op.dtype)
+    if most == math.inf:
+        return everything(op.dtype)
     try:
         ends = [x.magnitude ** min(count, 100_000) for count in (least, most, 1)]
     except OverflowError:
@@ -119,25 +132,33 @@ def _multiplied(op: Operation, least: int, most: int) -> Interval:
 
 
 def reduce_logical(op: Operation) -> Interval:
-    if not _reduced(op) or op.dtype != np.dtype(bool):
+    if not _has_elements(op) or op.dtype != np.dtype(bool):
         return everything(op.dtype)
     return op.first
 
 
 def arg(op: Operation) -> Interval:
     """argmax and argmin."""
-    length = math.prod(op.operands[0].shape[axis] for axis in op.params["axes"])
-    return Interval(0, max(length - 1, 0))
+    return indices(_reduced(op), op.dtype)
+
+
+def indices(length: float, dtype: np.dtype) -> Interval:
+    """The indices into an axis, or into several at once."""
+    return Interval(0, max(int(length) - 1, 0)) if length < math.inf else everything(dtype)
 
 
 def cumulative_sum(op: Operation) -> Interval:
-    x, count = op.first, op.operands[0].shape[op.params["axis"]]
+    x, count = op.first, _along_axis(op)
     return hull(total(x, 1, op.dtype), total(x, max(count, 1), op.dtype))
 
 
 def cumulative_product(op: Operation) -> Interval:
-    count = op.operands[0].shape[op.params["axis"]]
-    return _multiplied(op, 1, max(count, 1))
+    return _multiplied(op, 1, max(_along_axis(op), 1))
+
+
+def _along_axis(op: Operation) -> float:
+    """How many elements there are along the axis; infinity if that is not known."""
+    return size_of([op.operands[0].shape[op.params["axis"]]])
 
 
 def cumulative_extremum(op: Operation) -> Interval:
@@ -216,7 +237,10 @@ def _contraction(op: Operation, axes: Sequence[tuple[int, ...] | None], padded: 
     zero = Interval(0, 0)
     x, y = (hull(z, zero) if padded and n == 0 else z for n, z in enumerate((op.first, op.second)))
     kernel = next(a for a in axes[::-1] if a is not None)
-    count = math.prod(op.operands[1].shape[axis] for axis in kernel)
+    count = size_of([op.operands[1].shape[axis] for axis in kernel])
+    if count == math.inf:
+        return everything(op.dtype)
+    count = int(count)
     if not count:
         return Interval(0, 0)
     terms = _terms(op, x, y)

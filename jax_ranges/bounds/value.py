@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jax_ranges.bounds.interval import Interval, flushed, kind_of
+from jax_ranges.stats import size_of
 
 
 class Peak(NamedTuple):
@@ -66,8 +67,8 @@ class Value:
         return self.interval
 
     @property
-    def size(self) -> int:
-        return math.prod(self.shape)
+    def size(self) -> float:
+        return size_of(self.shape)
 
     def forgetting(self) -> Value:
         """The same without what relates it to other values: one of several runs of a program."""

@@ -16,7 +16,7 @@ import io
 import re
 from collections.abc import Sequence
 
-from jax_ranges.files.numbers import dtype_of, extremes, index_of, number_text
+from jax_ranges.files.numbers import dtype_of, extremes, index_of, number_text, shape_of, size_text
 from jax_ranges.files.reading import plainly, quoted
 from jax_ranges.files.records import ForeignError, Record
 from jax_ranges.site import Site
@@ -45,7 +45,7 @@ def _fields(record: Record) -> tuple[str, ...]:
     lo, hi = ("" if x is None else number_text(x, site.dtype) for x in (record.min, record.max))
     name, primitive, source = map(_escaped_text, (site.name, site.primitive, site.source))
     return (
-        *(name, primitive, str(site.output), "x".join(map(str, site.shape))),
+        *(name, primitive, str(site.output), "x".join(map(size_text, site.shape))),
         *(str(site.dtype), lo, hi, _flag_text(record.nan), _flag_text(record.observed)),
         *(source, _flag_text(site.backward)),
     )
@@ -91,7 +91,7 @@ def _record(fields: Sequence[str]) -> Record:
     name, primitive, source = (
         _unescaped_text(given[key]) for key in ("name", "primitive", "source")
     )
-    shape = tuple(index_of(n, "a dimension") for n in given["shape"].split("x") if given["shape"])
+    shape = shape_of(given["shape"])
     output, dtype = index_of(given["output"], "output"), dtype_of(given["dtype"])
     site = Site(name, primitive, output, shape, dtype, source, backward=_flag(given["backward"]))
     least, most = given["min"], given["max"]

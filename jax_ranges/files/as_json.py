@@ -23,7 +23,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from jax_ranges.files.numbers import dtype_of
+from jax_ranges.files.numbers import dtype_of, symbol
 from jax_ranges.files.reading import parsed_json, quoted
 from jax_ranges.files.records import ForeignError, Record
 from jax_ranges.files.states import plain_state, spec_of, state_of, statistic_of
@@ -157,7 +157,7 @@ def _site_of(each: dict[str, Any]) -> Site:
         name=_typed_field(each, "name", str),
         primitive=_typed_field(each, "primitive", str),
         output=_from_zero(_typed_field(each, "output", int), "output"),
-        shape=tuple(_from_zero(n, "shape") for n in _typed_list(each, "shape", int)),
+        shape=tuple(map(_size, _typed_list(each, "shape", int, str))),
         dtype=dtype_of(_typed_field(each, "dtype", str)),
         source=_typed_field(each, "source", str),
         operands=operands,
@@ -175,10 +175,16 @@ def _typed_field(each: dict[str, Any], name: str, kind: type) -> Any:
     return each[name]
 
 
-def _typed_list(each: dict[str, Any], name: str, kind: type) -> tuple[Any, ...]:
-    if any(type(item) is not kind for item in _typed_field(each, name, list)):
-        raise ValueError(f"{name} is {quoted(each[name])}, not a list of {kind.__name__}")
+def _typed_list(each: dict[str, Any], name: str, *kinds: type) -> tuple[Any, ...]:
+    if any(type(item) not in kinds for item in _typed_field(each, name, list)):
+        named = " and ".join(kind.__name__ for kind in kinds)
+        raise ValueError(f"{name} is {quoted(each[name])}, not a list of {named}")
     return tuple(each[name])
+
+
+def _size(value: int | str) -> int | str:
+    """That of an axis; a string is symbolic."""
+    return symbol(value) if isinstance(value, str) else _from_zero(value, "shape")
 
 
 def _from_zero(value: int, what: str) -> int:

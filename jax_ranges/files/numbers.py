@@ -84,6 +84,30 @@ def index_of(text: str, what: str) -> int:
     return int(text)
 
 
+def size_text(size: int | str) -> str:
+    """An axis' size as a text: a symbolic one, which may have an x in it, in brackets."""
+    return str(size) if isinstance(size, int) else f"[{size}]"
+
+
+def shape_of(text: str) -> tuple[int | str, ...]:
+    """The shape of such texts with an x between them; ValueError if it is none."""
+    if not text:
+        return ()
+    sizes = re.findall(r"\[[^\]]*\]|[^x]+", text)
+    if "x".join(sizes) != text:
+        raise ValueError(f"{quoted(text)} is no shape")
+    return tuple(
+        symbol(n[1:-1]) if n.startswith("[") else index_of(n, "a dimension") for n in sizes
+    )
+
+
+def symbol(text: str) -> str:
+    """A symbolic size, `n` or `2*n + 1`; ValueError if it is none."""
+    if not re.fullmatch(r"(?=.*[A-Za-z_])[\w+\-*^(), ]{1,200}", text, re.ASCII):
+        raise ValueError(f"{quoted(text)} is no size of an axis")
+    return text
+
+
 def dtype_of(name: str) -> np.dtype:
     """The dtype of that name; ValueError if there is none that a site can have."""
     # Not all that numpy takes: it reads a small language, with errors of its own.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -58,6 +59,8 @@ def _why_no_storage(fmt: Format) -> str:
 
 
 def _why_not_together(product: Product, lhs: Spec, rhs: Spec) -> str:
+    if product.count == math.inf:
+        return "how many products are in each sum is not known"
     integers = [spec.format.uniform for spec in (lhs, rhs)]
     if integers[0] != integers[1]:
         return f"there is no product of {lhs.format} and {rhs.format}"

@@ -28,6 +28,7 @@ from jax_ranges import keys
 from jax_ranges.computations import known_as
 from jax_ranges.formats import Format
 from jax_ranges.quantization.array import QuantizedArray, common_float, storage
+from jax_ranges.stats import size_of
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,11 @@ class Product(Protocol):
 
     Attributes:
       summed: for each side the axes that it sums over.
-      count: how many products are in each sum.
+      count: how many products are in each sum; infinity if that is not known.
     """
 
     summed: tuple[tuple[int, ...], tuple[int, ...]]
-    count: int
+    count: float
 
     def bind(self, lhs: Any, rhs: Any, dtype: Any) -> jax.Array:
         """The product, summed up in this dtype."""
@@ -155,7 +156,7 @@ class Dot:
         self.params = dict(params)
         self.summed, self.batch = params["dimension_numbers"]
         self.ndims = len(lhs), len(rhs)
-        self.count = math.prod(lhs[axis] for axis in self.summed[0])
+        self.count = size_of([lhs[axis] for axis in self.summed[0]])
 
     def bind(self, lhs: Any, rhs: Any, dtype: Any) -> jax.Array:
         given = {
@@ -196,7 +197,7 @@ class Convolution:
         self.lhs_spec, self.rhs_spec, self.out_spec = numbers
         self.summed = tuple(self.lhs_spec[1:]), tuple(self.rhs_spec[1:])
         self.features = rhs[self.rhs_spec[0]]
-        self.count = math.prod(rhs[axis] for axis in self.summed[1])
+        self.count = size_of([rhs[axis] for axis in self.summed[1]])
 
     def bind(self, lhs: Any, rhs: Any, dtype: Any) -> jax.Array:
         given = {**self.params, "preferred_element_type": np.dtype(dtype), "precision": None}

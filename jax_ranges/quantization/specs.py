@@ -142,15 +142,15 @@ def rounded(spec: Spec, x: Any, use: Use, straight_through: bool = False) -> Any
         return _round(q, lax.stop_gradient(x), use)
 
     @jax.custom_jvp
-    def fake_quantized(x: Any) -> Any:
+    def fake_quantized(q: QParams, x: Any) -> Any:  # q may be traced, and is not closed over then
         return _round(q, x, use)
 
     @fake_quantized.defjvp
     def _(primals: Any, tangents: Any) -> Any:  # pyright: ignore[reportUnusedFunction]
-        (x,), (t,) = primals, tangents
-        return fake_quantized(x), jnp.where(_inside(q, x), t, jnp.zeros_like(t))
+        (q, x), (_, t) = primals, tangents
+        return fake_quantized(q, x), jnp.where(_inside(q, x), t, jnp.zeros_like(t))
 
-    return fake_quantized(x)
+    return fake_quantized(q, x)
 
 
 def _round(q: QParams, x: Any, use: Use) -> Any:

@@ -38,7 +38,7 @@ def plan_table(plan: Plan) -> Any:
     planned = plan.rows
     types = [texts.dtype_text(r.site.dtype) + texts.shape_text(r.site.shape) for r in planned]
     whys = [_nearby(row) for row in planned]
-    elements = [f"{row.elements:,}" if row.elements else "" for row in planned]
+    elements = [_elements_text(row.elements) if row.elements else "" for row in planned]
     how = [row.how for row in planned]
     name = name_column([row.site.name for row in planned], 36)
     kind = column("type", types, lambda i, w: [(texts.cut_right(types[i], w), "cyan")], 12)
@@ -52,6 +52,10 @@ def plan_table(plan: Plan) -> Any:
         (_least(name, 8), means),
     ]
     return Grid(layouts, range(len(planned)), lambda i: "", caption=_plan_caption(plan))
+
+
+def _elements_text(elements: Any) -> str:
+    return f"{elements:,}" if isinstance(elements, int) else str(elements)
 
 
 def _nearby(row: PlanRow) -> str:
@@ -292,4 +296,4 @@ def _plan_caption(plan: Plan) -> Cell:
     for how in HOW:
         runs.append((f"{hows[how]:,} {how}" + ("; " if how == "constant" else ", "), HOW[how]))
     read = sum(source.elements for source in plan.frame.sources if source.known is None)
-    return [*runs, (f"{read:,} elements read a run", "")]
+    return [*runs, (f"{_elements_text(read)} elements read a run", "")]
